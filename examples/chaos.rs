@@ -1,4 +1,4 @@
-//! Breaks everything for a while and counts what is left: `cargo run --example chaos -- --minutes 10 [--seed 7]`.
+//! Breaks everything for a while and counts what is left: `cargo run --example chaos -- --minutes 10 [--seed 7] [--rabbitmq]`.
 //!
 //! Needs what the tests need (`make setup`): redis-server, PostgreSQL, Celery. Its last line is the figures; it ends with an error
 //! when a promise was broken.
@@ -31,6 +31,9 @@ struct Arguments {
     /// Clients that submit.
     #[arg(long, default_value_t = 6)]
     clients: usize,
+    /// RabbitMQ is the broker, and breaks instead of Redis.
+    #[arg(long)]
+    rabbitmq: bool,
 }
 
 fn main() {
@@ -42,6 +45,7 @@ fn main() {
         gateways: said.gateways.max(1),
         workers: said.workers.max(1),
         clients: said.clients.max(1),
+        broker: if said.rabbitmq { chaos::Broker::RabbitMq } else { chaos::Broker::Redis },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     println!("{}", runtime.block_on(chaos::run(plan)));

@@ -3,8 +3,9 @@
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::Plan;
 use super::world::{Down, World};
+use super::{Broker, Plan};
+use crate::harness::rabbit::Rabbit;
 use crate::harness::unix;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,13 @@ pub enum Fault {
     StopRedis,
     FillRedis,
     StopPostgres,
+    /// SIGKILL; it comes back with its data.
+    KillRabbit,
+    StopRabbit,
+    /// All connections, those of workers too.
+    CutConnections,
+    /// Its memory alarm.
+    FillRabbit,
 }
 
 impl Fault {
@@ -39,6 +47,10 @@ impl Fault {
             2 => Self::KillCelery(worker),
             3 => Self::StopCelery(worker),
             4 => Self::KillRust,
+            5 if plan.broker == Broker::RabbitMq => Self::KillRabbit,
+            6 if plan.broker == Broker::RabbitMq => Self::StopRabbit,
+            7 if plan.broker == Broker::RabbitMq => Self::CutConnections,
+            8 if plan.broker == Broker::RabbitMq => Self::FillRabbit,
             5 => Self::EmptyRedis,
             6 => Self::KillRedis,
             7 => Self::StopRedis,
@@ -54,11 +66,12 @@ impl Fault {
             Self::KillRust => (2, 0),
             Self::EmptyRedis | Self::KillRedis | Self::StopRedis | Self::FillRedis => (3, 0),
             Self::StopPostgres => (4, 0),
+            Self::KillRabbit | Self::StopRabbit | Self::CutConnections | Self::FillRabbit => (5, 0),
         }
     }
 
     pub fn begin(self, world: &mut World) {
-        let World { gateways, celery, rust, redis, cluster, down, .. } = world;
+        let World { gateways, celery, rust, redis, rabbit, cluster, down, .. } = world;
         match self {
             Self::KillGateway(index) => {
                 gateways[index].kill();
@@ -99,15 +112,44 @@ impl Fault {
                 cluster.stop();
                 down.postgres = true;
             }
+            Self::KillRabbit => {
+                of(rabbit).node_mut().kill();
+                down.rabbit = true;
+            }
+            Self::StopRabbit => {
+                of(rabbit).node().pause();
+                down.stopped_rabbit = true;
+            }
+            Self::CutConnections => of(rabbit).cut_connections(""),
+            Self::FillRabbit => {
+                of(rabbit).node().control(&["set_vm_memory_high_watermark", "absolute", "1MB"]);
+                down.full_rabbit = true;
+            }
         }
     }
+}
+
+fn of(rabbit: &mut Option<Rabbit>) -> &mut Rabbit {
+    rabbit.as_mut().expect("the plan names RabbitMQ")
 }
 
 /// Restarts everything, in the order of dependencies.
 pub fn heal(world: &mut World) {
     let down = std::mem::take(&mut world.down);
-    let Down { gateways, stopped_gateways, celery, stopped_celery, rust, redis, stopped_redis, full_redis, postgres } =
-        down;
+    let Down {
+        gateways,
+        stopped_gateways,
+        celery,
+        stopped_celery,
+        rust,
+        redis,
+        stopped_redis,
+        full_redis,
+        rabbit,
+        stopped_rabbit,
+        full_rabbit,
+        postgres,
+    } = down;
     if postgres {
         world.cluster.restart();
     }
@@ -119,6 +161,15 @@ pub fn heal(world: &mut World) {
     }
     if full_redis {
         world.redis.command::<String>(0, &["CONFIG", "SET", "maxmemory", "0"]);
+    }
+    if rabbit {
+        of(&mut world.rabbit).node_mut().restart();
+    }
+    if stopped_rabbit {
+        of(&mut world.rabbit).node().resume();
+    }
+    if full_rabbit {
+        of(&mut world.rabbit).node().control(&["set_vm_memory_high_watermark", "0.4"]);
     }
     for index in stopped_gateways {
         unix::kill(world.gateways[index].id(), libc::SIGCONT);

@@ -1,6 +1,7 @@
 //! Everything at once: several gateways, Celery and Rust workers under load, while gateways, workers, Redis and PostgreSQL are
-//! killed, stopped, emptied and filled up by a seeded plan, and while some tasks end without a record, replace themselves, or kill their
-//! workers; then an audit of the executions that the workers recorded.
+//! killed, stopped, emptied and filled up by a seeded plan, and while some tasks end without a word, replace themselves, or kill their
+//! workers; then an audit, by what the workers themselves wrote down. With RabbitMQ as the broker its node is killed, stopped, cut off and
+//! short of memory instead of Redis, which then has the results only.
 //!
 //! `cargo run --example chaos -- --minutes 10` is the long form; a short one runs with the tests.
 
@@ -29,6 +30,13 @@ pub struct Plan {
     pub workers: usize,
     /// Number of clients that submit.
     pub clients: usize,
+    pub broker: Broker,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broker {
+    Redis,
+    RabbitMq,
 }
 
 /// Runs the load and the faults, then the audit.
@@ -59,6 +67,14 @@ pub async fn run(plan: Plan) -> Figures {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_fails_nothing_is_lost_and_nothing_runs_twice_unseen() {
-    let plan = Plan { seed: 20, span: Duration::from_secs(18), gateways: 2, workers: 1, clients: 2 };
+    let plan =
+        Plan { seed: 20, span: Duration::from_secs(18), gateways: 2, workers: 1, clients: 2, broker: Broker::Redis };
+    println!("{}", run(plan).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_fails_beside_or_in_rabbitmq_nothing_is_lost() {
+    let plan =
+        Plan { seed: 20, span: Duration::from_secs(18), gateways: 2, workers: 1, clients: 2, broker: Broker::RabbitMq };
     println!("{}", run(plan).await);
 }

@@ -5,9 +5,10 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::Plan;
+use super::{Broker, Plan};
 use crate::harness::postgres::Cluster;
 use crate::harness::process::{Process, folder};
+use crate::harness::rabbit::Rabbit;
 use crate::harness::wait::{DEADLINE, within};
 use crate::harness::{Celery, CeleryOptions, Gateway, Http, Redis, RedisOptions, Version};
 
@@ -24,6 +25,8 @@ pub struct World {
     pub celery: Vec<Celery>,
     pub rust: Process,
     pub redis: Redis,
+    /// The broker, where it is not Redis.
+    pub rabbit: Option<Rabbit>,
     pub cluster: Cluster,
     pub database: String,
     /// The folder in which workers record their executions.
@@ -42,6 +45,9 @@ pub struct Down {
     pub redis: bool,
     pub stopped_redis: bool,
     pub full_redis: bool,
+    pub rabbit: bool,
+    pub stopped_rabbit: bool,
+    pub full_rabbit: bool,
     pub postgres: bool,
 }
 
@@ -50,14 +56,17 @@ impl World {
         let cluster = Cluster::start();
         let redis = Redis::start(RedisOptions::default());
         let journal = folder("chaos").join("journal");
-        let mut celery: Vec<Celery> = (0..plan.workers).map(|index| python(&redis, &journal, index)).collect();
-        let mut rust = rust(&redis, &journal);
+        let rabbit = (plan.broker == Broker::RabbitMq).then(|| Rabbit::start(""));
+        let at = rabbit.as_ref().map_or_else(|| redis.url(0), Rabbit::url);
+        let mut celery: Vec<Celery> =
+            (0..plan.workers).map(|index| python(&at, &redis.url(1), &journal, index)).collect();
+        let mut rust = rust(&at, &redis.url(1), &journal);
         let database = cluster.empty_database();
-        let gateway = || Gateway::serve(&database, &redis.url(0), &redis.url(1), CONFIG);
+        let gateway = || Gateway::serve(&database, &at, &redis.url(1), CONFIG);
         let gateways = (0..plan.gateways).map(|_| gateway()).collect();
         celery.iter_mut().for_each(Celery::wait_until_ready);
         rust.wait_for_log("is ready", DEADLINE);
-        Self { gateways, celery, rust, redis, cluster, database, journal, down: Down::default() }
+        Self { gateways, celery, rust, redis, rabbit, cluster, database, journal, down: Down::default() }
     }
 
     pub fn https(&self) -> Vec<Http> {
@@ -100,7 +109,24 @@ impl World {
     }
 
     pub fn restart_rust(&mut self) {
-        self.rust = rust(&self.redis, &self.journal);
+        let at = self.rabbit.as_ref().map_or_else(|| self.redis.url(0), Rabbit::url);
+        self.rust = rust(&at, &self.redis.url(1), &self.journal);
+    }
+
+    /// Messages of a queue, those at workers included on RabbitMQ.
+    pub fn messages(&self, queue: &str) -> usize {
+        match &self.rabbit {
+            None => self.redis.command(0, &["LLEN", queue]),
+            Some(rabbit) => {
+                let known = rabbit.queue(queue).and_then(|queue| queue["messages"].as_u64());
+                usize::try_from(known.unwrap_or_default()).expect("not so many")
+            }
+        }
+    }
+
+    /// Tags and messages that are reserved in Redis.
+    pub fn reserved(&self) -> Vec<String> {
+        if self.rabbit.is_some() { Vec::new() } else { self.redis.command(0, &["HGETALL", "unacked"]) }
     }
 
     pub fn show_logs(&self) {
@@ -111,11 +137,16 @@ impl World {
 }
 
 /// Alternates between the newest Celery, the older one, and the newest with gevent.
-fn python(redis: &Redis, journal: &std::path::Path, index: usize) -> Celery {
+fn python(broker: &str, backend: &str, journal: &std::path::Path, index: usize) -> Celery {
     let (version, pool, queues, concurrency) = match index % 3 {
         0 => (Version::Latest, "prefork", "celery,poison", 2),
         1 => (Version::Older, "prefork", "celery,poison", 2),
         _ => (Version::Latest, "gevent", "celery", 8),
+    };
+    // Without confirmations Celery loses what it sent while the node died.
+    let transport = match broker.starts_with("amqp") {
+        true => json!({"confirm_publish": true}),
+        false => json!({"visibility_timeout": 20}),
     };
     let options = CeleryOptions {
         version,
@@ -124,20 +155,20 @@ fn python(redis: &Redis, journal: &std::path::Path, index: usize) -> Celery {
         hostname: format!("w{index}@test"),
         queues: queues.to_owned(),
         // It sends events from its first message on: until it has heard that it should, what it takes is not told.
-        settings: json!({"broker_transport_options": {"visibility_timeout": 20}, "broker_connection_max_retries": null,
+        settings: json!({"broker_transport_options": transport, "broker_connection_max_retries": null,
             "worker_send_task_events": true}),
         environment: vec![("DEMO_JOURNAL".to_owned(), journal.display().to_string())],
         ..CeleryOptions::default()
     };
     let options = if pool == "gevent" { options.with_packages() } else { options };
-    Celery::launch(&redis.url(0), &redis.url(1), options)
+    Celery::launch(broker, backend, options)
 }
 
-fn rust(redis: &Redis, journal: &std::path::Path) -> Process {
+fn rust(broker: &str, backend: &str, journal: &std::path::Path) -> Process {
     let program = std::env::current_exe().expect("the program has a path");
     let folder = program.ancestors().nth(2).expect("target/debug");
     let mut command = Command::new(folder.join("examples/demo-worker"));
-    command.env("BROKER", redis.url(0)).env("BACKEND", redis.url(1)).env("RUST_LOG", "info");
+    command.env("BROKER", broker).env("BACKEND", backend).env("RUST_LOG", "info");
     command.env("CONCURRENCY", "4").env("VISIBILITY_TIMEOUT", "20").env("DEMO_JOURNAL", journal);
     Process::start("rust-worker", command)
 }
