@@ -1,6 +1,6 @@
 //! taskgate beside what it replaces, on one machine, in one run: `make bench`, or `cargo bench --bench gateway -- submit streams`
 //! for some of its sections (`cost`, `submit`, `dev`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`,
-//! `hostile`, `wake`, `window`, `enqueue`, `logs`).
+//! `hostile`, `wake`, `window`, `enqueue`, and `rabbit`, which needs a `rabbitmq-server` and is measured only when it is named).
 //!
 //! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
 //! and prints one table with ratios. Floors (a handler that only answers, `redis-benchmark`, `pgbench` with the same row) show
@@ -25,6 +25,7 @@ mod load;
 mod logs;
 mod peer;
 mod played;
+mod rabbit;
 mod recorder;
 mod replicas;
 mod results;
@@ -173,6 +174,9 @@ async fn run(sections: &[String]) {
     }
     if wanted("logs") {
         logs::measure(&mut bench).await;
+    }
+    if sections.iter().any(|section| section == "rabbit") {
+        rabbit::measure(&mut bench).await;
     }
     bench.table.print();
 }

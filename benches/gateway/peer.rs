@@ -21,10 +21,15 @@ impl Peer {
     pub fn fastapi_to(queue: &str, redis: &Redis, cluster: &Cluster, durable: bool) -> Option<Self> {
         let port = ports::free();
         let mut command = python(redis)?;
-        command.args(["-m", "uvicorn", "app:app", "--workers", "2", "--no-access-log", "--log-level", "warning"]);
-        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
-        command.env("DATABASE_URL", cluster.empty_database()).env("DURABLE", if durable { "1" } else { "0" });
-        command.env("QUEUE", queue);
+        serve(&mut command, port, cluster, durable, queue);
+        Some(Self::start(port, "/docs", command))
+    }
+
+    /// With RabbitMQ as the broker and results over it.
+    pub fn fastapi_on_rabbitmq(url: &str, cluster: &Cluster, durable: bool) -> Option<Self> {
+        let port = ports::free();
+        let mut command = python_at(url, "rpc://")?;
+        serve(&mut command, port, cluster, durable, "bench");
         Some(Self::start(port, "/docs", command))
     }
 
@@ -51,8 +56,19 @@ impl Peer {
     }
 }
 
-/// `None`, with a word about it, where the Python environment is missing.
+fn serve(command: &mut Command, port: u16, cluster: &Cluster, durable: bool, queue: &str) {
+    command.args(["-m", "uvicorn", "app:app", "--workers", "2", "--no-access-log", "--log-level", "warning"]);
+    command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+    command.env("DATABASE_URL", cluster.empty_database()).env("DURABLE", if durable { "1" } else { "0" });
+    command.env("QUEUE", queue);
+}
+
 fn python(redis: &Redis) -> Option<Command> {
+    python_at(&redis.url(0), &redis.url(1))
+}
+
+/// `None`, with a word about it, where the Python environment is missing.
+fn python_at(broker: &str, backend: &str) -> Option<Command> {
     let python = celery::root().join(".venv/bench/bin/python");
     if !python.exists() {
         eprintln!("no peer: {} is missing, `make bench` makes it", python.display());
@@ -60,6 +76,6 @@ fn python(redis: &Redis) -> Option<Command> {
     }
     let mut command = Command::new(python);
     command.current_dir(celery::root().join("benches/peer"));
-    command.env("CELERY_BROKER_URL", redis.url(0)).env("CELERY_RESULT_BACKEND", redis.url(1));
+    command.env("CELERY_BROKER_URL", broker).env("CELERY_RESULT_BACKEND", backend);
     Some(command)
 }
