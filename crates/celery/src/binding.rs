@@ -14,7 +14,7 @@ pub enum ExchangeKind {
 }
 
 impl ExchangeKind {
-    /// Only the broker knows the queues of a message: it is given to the exchange, not to queues.
+    /// Whether only the broker knows the queues of a message: it is published to the exchange, not to queues.
     pub fn is_of_the_broker(self) -> bool {
         match self {
             Self::Fanout | Self::Headers => true,

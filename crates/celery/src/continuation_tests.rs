@@ -6,7 +6,7 @@ use super::*;
 use crate::vectors;
 use crate::{Decoded, chord, result::ResultMeta};
 
-/// What a recorded cluster did: all messages in order, and the results by id.
+/// The behaviour of a recorded cluster: all messages in order, and the results by id.
 struct Recorded {
     messages: Vec<Message>,
     results: HashMap<String, ResultMeta>,

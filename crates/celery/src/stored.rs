@@ -2,9 +2,9 @@
 //! of django-celery-results. Pure.
 //!
 //! The row comes as a JSON object of its columns, because which ones there are depends on versions and settings. Celery 5.7 stores
-//! values as its serializer writes them; before that SQLAlchemy pickled them whatever the serializer was. A pickle is never run: plain
-//! data in one is read ([`serial::plain`]), anything else stands as bytes. Times without a zone are left out: whose clock they
-//! are of depends on the database's settings.
+//! values as its serializer writes them; earlier versions pickle them in SQLAlchemy's table, whatever the serializer is. A pickle is
+//! never run: plain data in it is read ([`serial::plain`]), anything else is kept as bytes. Times without a zone are left out, because
+//! their zone depends on the database's settings.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,11 +15,11 @@ use super::serial::{self, Serializer};
 use super::{DecodeError, time};
 use crate::task::{Json, TaskId};
 
-/// What stands in place of a value of which nobody knows how it was written.
+/// The content type for a value in an unknown format.
 const UNKNOWN: &str = "application/octet-stream";
 
 /// # Errors
-/// When it is no object, or has no state.
+/// When it is not an object, or has no state.
 pub fn record(row: &str) -> Result<ResultMeta, DecodeError> {
     let fields = Fields::parse(row).map_err(|_| DecodeError::NotCelery("it is not an object"))?;
     let status = fields.text("status").filter(|status| !status.is_empty());
@@ -43,7 +43,7 @@ fn bytes(fields: &Fields<'_>, name: &str) -> Option<Vec<u8>> {
     digits.as_bytes().chunks(2).map(pair).collect()
 }
 
-/// A value as JSON text. Nothing says how it was written, so it is seen from its bytes.
+/// A value as JSON text. Its format is not stored, so it is recognised by its bytes.
 fn value(bytes: &[u8]) -> String {
     let inflated = result::inflate(bytes).ok().flatten();
     let bytes = inflated.as_deref().unwrap_or(bytes);
@@ -58,7 +58,7 @@ fn value(bytes: &[u8]) -> String {
     read.unwrap_or_else(|| serial::opaque(UNKNOWN, bytes))
 }
 
-/// django-celery-results says how the value was written; what is no text stands in base64.
+/// django-celery-results stores the format of the value; binary formats are in base64.
 fn django(fields: &Fields<'_>) -> Option<String> {
     let (text, content_type) = (fields.text("result")?, fields.text("content_type")?);
     let is_binary = fields.text("content_encoding").is_some_and(|encoding| encoding == "binary");
@@ -82,7 +82,7 @@ fn children(bytes: Option<&[u8]>) -> Option<Vec<ResultTuple>> {
     ResultTuple::decode_list(&written)
 }
 
-/// `result_extended`; django-celery-results has names of its own for some.
+/// `result_extended`; django-celery-results has other names for some.
 fn extended(fields: &Fields<'_>) -> Option<Box<Extended>> {
     let either = |name: &str, alias: &str| fields.text(name).or_else(|| fields.text(alias));
     let extended = Extended {

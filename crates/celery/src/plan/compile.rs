@@ -1,10 +1,9 @@
-//! Which nodes of a DAG travel together on the wire, as chains and chords, and which have to be sent by the gateway.
+//! Decides which nodes of a DAG are sent together, as chains and chords, and which the gateway must send.
 //!
-//! A worker sends what follows a task only when it follows nothing else, and gives it the result as its first argument or nothing at
-//! all. So a node joins the one before it when it is that one's only follower, waits for nothing else, and reads nothing, or exactly
-//! the result before it as its first argument. Nodes that wait for the same and are waited for by the same become a group, which
-//! makes a chord of what follows it. Everything else stays a part of its own: the gateway sends it when all it waits for has
-//! succeeded.
+//! A worker can send a follower only if it has no other predecessor, and can pass it the result as its first argument, or nothing. So a
+//! node joins its predecessor if it is the only follower, has no other predecessor, and reads either nothing or exactly that result
+//! as its first argument. Nodes with the same predecessors and the same followers become a group, so the node after them becomes the
+//! body of a chord. Every other node is a part of its own: the gateway sends it when all its predecessors have succeeded.
 //!
 //! Pure.
 
@@ -13,20 +12,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::task::dag::{Dag, reads};
 use crate::task::{Signature, TaskSignature, json};
 
-/// Nodes that travel together.
+/// Nodes that are sent together.
 #[derive(Debug)]
 pub(super) struct Part {
     pub signature: Signature,
     pub nodes: BTreeSet<usize>,
     /// Nodes that start when it starts,
     first: Vec<usize>,
-    /// and whose end is its end.
+    /// and nodes whose end is its end.
     last: Vec<usize>,
     /// Nodes of other parts that it waits for.
     pub after: BTreeSet<usize>,
 }
 
-/// What the wire can carry here.
+/// What Celery's messages can express in this fleet.
 pub(super) struct Wire<'a> {
     /// The result backend counts the parts of a chord.
     pub has_chords: bool,
@@ -34,7 +33,7 @@ pub(super) struct Wire<'a> {
     pub ignores: &'a dyn Fn(&TaskSignature) -> bool,
 }
 
-/// The parts, each behind those that it waits for. What was kept is in none.
+/// The parts, each after those that it waits for. Nodes kept from an earlier DAG are in none.
 pub(super) fn compile(dag: &Dag, wire: &Wire<'_>) -> Vec<Part> {
     let mut parts: Vec<Part> = dag
         .order()
@@ -52,7 +51,7 @@ pub(super) fn compile(dag: &Dag, wire: &Wire<'_>) -> Vec<Part> {
     parts
 }
 
-/// Joins all parts to the one before them that can be. False when there was none.
+/// Joins parts to their predecessors where possible. False when nothing could be joined.
 fn join_pair(dag: &Dag, wire: &Wire<'_>, parts: &mut Vec<Part>) -> bool {
     let mut joined = false;
     let mut at = 0;
@@ -84,7 +83,7 @@ fn join_pair(dag: &Dag, wire: &Wire<'_>, parts: &mut Vec<Part>) -> bool {
     joined
 }
 
-/// Joins parts that wait for the same and are waited for by the same. False when there were none.
+/// Joins parts with the same predecessors and the same followers. False when nothing could be joined.
 fn join_siblings(dag: &Dag, wire: &Wire<'_>, parts: &mut Vec<Part>) -> bool {
     if !wire.has_chords {
         return false;
@@ -122,7 +121,7 @@ fn join_siblings(dag: &Dag, wire: &Wire<'_>, parts: &mut Vec<Part>) -> bool {
     true
 }
 
-/// By part, those that wait for it.
+/// By part: its followers.
 fn followers(parts: &[Part]) -> Vec<Vec<usize>> {
     let mut part_of = BTreeMap::new();
     for (index, part) in parts.iter().enumerate() {
@@ -144,7 +143,7 @@ fn may_join(dag: &Dag, wire: &Wire<'_>, part: &Part, next: &Part) -> bool {
     !makes_chord || (wire.has_chords && can_be_counted(wire, part))
 }
 
-/// Whether a worker can make the messages of what starts it.
+/// Whether a worker can build the messages of the nodes that start it.
 fn is_sendable(dag: &Dag, part: &Part, next: &Part) -> bool {
     if !reads_anything(dag, next) {
         return true;
@@ -160,12 +159,12 @@ fn is_sendable(dag: &Dag, part: &Part, next: &Part) -> bool {
     is_first && !has_links && reads(&rest).is_empty()
 }
 
-/// Whether what starts it reads a result.
+/// Whether a node that starts it reads a result.
 fn reads_anything(dag: &Dag, part: &Part) -> bool {
     part.first.iter().any(|node| !dag.nodes[*node].reads().is_empty())
 }
 
-/// Every end of it returns a result.
+/// Whether every end of it returns a result.
 fn can_be_counted(wire: &Wire<'_>, part: &Part) -> bool {
     let mut counted = true;
     part.signature.visit(&mut |task| counted &= !(wire.ignores)(task));

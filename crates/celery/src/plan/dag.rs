@@ -1,7 +1,8 @@
-//! A DAG as messages: the parts that start at once get theirs now, the others wait for the gateway, which makes them by the same rules
-//! when all they wait for has succeeded ([`release`]).
+//! Encodes a DAG as messages: the parts that start at once get theirs now; the gateway builds those of the others by the same rules
+//! when all their predecessors have succeeded ([`release`]).
 //!
-//! A part that waits is kept as its signature and the ids that were drawn for it, in order: drawing them again makes the same canvas.
+//! A waiting part is stored as its signature and the ids that were generated for it, in order: with the same ids it becomes the same
+//! canvas again.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,17 +17,17 @@ use crate::task::dag::{Dag, Results, fill, reads, results};
 use crate::task::reader::Reader;
 use crate::task::{Expires, GroupId, Invalid, Json, Signature, TaskId, TaskSignature, json};
 
-/// What a DAG is beside its tasks.
+/// The stored data of a DAG, besides its tasks.
 #[derive(Debug)]
 pub struct PlannedDag {
-    /// The whole, with the ids of its tasks.
+    /// The whole DAG, with the ids of its tasks.
     pub document: String,
     pub parts: Vec<PlannedPart>,
-    /// Tasks of an earlier DAG, and those of this one that follow them.
+    /// Tasks of an earlier DAG, each with a task of this one that follows it.
     pub joins: Vec<(TaskId, usize)>,
 }
 
-/// A part that the gateway has to send.
+/// A part that the gateway must send.
 #[derive(Debug)]
 pub struct PlannedPart {
     /// The tasks that start it.
@@ -34,30 +35,30 @@ pub struct PlannedPart {
     pub document: String,
 }
 
-/// A part as the ledger keeps it.
+/// A part as the ledger stores it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StoredPart {
     pub root: String,
     /// The tasks that start it.
     pub entries: Vec<String>,
     signature: Json,
-    /// Drawn for it, in order.
+    /// The ids generated for it, in order.
     ids: Vec<String>,
-    /// The group among whose results its ends are, and the place of the first.
+    /// The group that its ends belong to, and the position of the first end.
     group: Option<(String, usize)>,
     /// The results that its arguments read.
     pub reads: BTreeMap<String, Read>,
 }
 
-/// Where a result is found.
+/// The place of a result.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Read {
     pub ids: Vec<String>,
-    /// The result is the list of theirs.
+    /// The result is the list of these tasks' results.
     pub is_list: bool,
 }
 
-/// A part with what it was resolved to.
+/// A part with its resolved canvas.
 struct Resolved {
     part: Part,
     canvas: Canvas,
@@ -149,7 +150,7 @@ impl StoredPart {
     /// Its signature with values in the places of its arguments.
     ///
     /// # Errors
-    /// What `value_of` misses.
+    /// The error of `value_of`.
     pub fn filled(&self, value_of: &dyn Fn(&str) -> Result<String, String>) -> Result<Signature, String> {
         let mut reader = Reader::stored();
         let signature = reader.signature(&self.signature, 0);
@@ -177,7 +178,7 @@ impl Resolved {
     }
 }
 
-/// Where the result of the whole is found.
+/// The place of the whole DAG's result.
 enum End {
     Task(TaskId),
     Group(GroupId),

@@ -1,4 +1,4 @@
-//! What of a DAG goes on the wire, and what waits for the gateway.
+//! Tests which parts of a DAG workers send, and which wait for the gateway.
 
 use super::super::tests::{NOW, defaults, planned, try_plan};
 use super::*;

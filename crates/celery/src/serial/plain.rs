@@ -1,18 +1,18 @@
-//! Plain data in a pickle, read without running it: Celery before 5.7 pickles what it stores in a database whatever the serializer is,
-//! and of a fleet that writes JSON that is numbers, texts, lists and dictionaries.
+//! Reads plain data from a pickle without running it: Celery before 5.7 pickles values that it stores in a database, whatever the
+//! serializer is. For a fleet that uses JSON these are numbers, strings, lists and dictionaries.
 //!
-//! Only the opcodes that put such values together are followed. The first one that names a class, calls anything, or stands for
-//! another pickle ends it: there is no value then. Memory, depth and output are bounded; nothing refers to itself in what is returned.
+//! Only the opcodes that build such values are supported. Any other opcode (a class, a call, another pickle) makes the result `None`.
+//! Memory, depth and output are bounded, and the result never contains itself.
 
 use super::{push_bytes, push_key, push_not_finite};
 use crate::{bounds, json};
 
-/// Values in one pickle, and in the text that is made of it.
+/// Maximum number of values in one pickle, and in the text that is built from it.
 const MOST: usize = 1_000_000;
-/// Values inside values.
+/// Maximum depth of nesting.
 const DEPTH: usize = 100;
 
-/// A value, its parts by their places in the arena: a pickle may fill a list after it has mentioned it elsewhere.
+/// A value, whose parts are indexes into the arena: a pickle may fill a list after another value refers to it.
 enum Value {
     Null,
     Boolean(bool),
@@ -24,7 +24,7 @@ enum Value {
     Dictionary(Vec<(usize, usize)>),
 }
 
-/// The value as JSON text; `None` when it is more than plain data, or no pickle.
+/// The value as JSON text; `None` when it is not a pickle of plain data.
 pub fn to_json(bytes: &[u8]) -> Option<String> {
     let mut machine =
         Machine { rest: bytes, arena: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
@@ -107,7 +107,7 @@ impl<'a> Machine<'a> {
         Some(())
     }
 
-    /// Bytes with their number in front of them, which is as long as the opcode says.
+    /// Bytes after their length, whose own size depends on the opcode.
     fn counted(&mut self, opcode: u8) -> Option<&'a [u8]> {
         let width = match opcode {
             0x8c | b'C' => 1,

@@ -102,7 +102,7 @@ pub struct Group {
     pub members: Vec<usize>,
 }
 
-/// Where a canvas' result is found.
+/// The place of a canvas's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Task(usize),

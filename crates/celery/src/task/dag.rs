@@ -1,10 +1,10 @@
-//! A DAG: signatures with names, and for each the names of those that it waits for.
+//! A DAG: named signatures, each with the names of its predecessors (`after`).
 //!
 //! Arguments may name results of predecessors: `"{fetch}"` is the value itself, `"{fetch.total}"` a member of it, `"{rows.0}"` an
-//! element; inside a longer text the value is written into it. `{{` and `}}` stand for braces. A name may be any node that comes
-//! before, not only one of `after`.
+//! element; inside a longer text the value is inserted. `{{` and `}}` stand for braces. A name may be that of any earlier node, not only
+//! one in `after`.
 //!
-//! Invariants of one that was read (reader/dag.rs): names are unique, `after` makes no loop, every name in an argument is a
+//! Invariants after reading (reader/dag.rs): names are unique, `after` makes no loop, every name in an argument is a
 //! predecessor's. Pure.
 
 use std::cell::RefCell;
@@ -30,7 +30,7 @@ pub struct Dag {
 pub struct DagNode {
     pub name: String,
     pub signature: Signature,
-    /// Indexes of those that it waits for.
+    /// Indexes of its predecessors.
     pub after: Vec<usize>,
     /// It ran in an earlier DAG, of which this one is the rest: its tasks are in the ledger.
     pub kept: bool,
@@ -40,7 +40,7 @@ pub struct DagNode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Results {
     pub ids: Vec<TaskId>,
-    /// The result is the list of theirs.
+    /// The result is the list of these tasks' results.
     pub is_list: bool,
 }
 
@@ -56,7 +56,7 @@ impl Dag {
         found
     }
 
-    /// The nodes, each behind all that it waits for; shorter than `nodes` when there is a loop.
+    /// The nodes in an order in which each comes after its predecessors; fewer than all when there is a loop.
     pub fn order(&self) -> Vec<usize> {
         let mut waits: Vec<usize> = self.nodes.iter().map(|node| node.after.len()).collect();
         let mut followers = vec![Vec::new(); self.nodes.len()];
@@ -122,7 +122,7 @@ pub fn results(signature: &Signature) -> Results {
 /// Puts values into the places of all arguments. `value_of` gives the JSON text of a place.
 ///
 /// # Errors
-/// The first that `value_of` answers.
+/// The first error of `value_of`.
 pub fn fill(signature: &mut Signature, value_of: &dyn Fn(&str) -> Result<String, String>) -> Result<(), String> {
     let wrong = RefCell::new(None);
     let value = |name: &str| {
@@ -149,7 +149,7 @@ pub fn fill(signature: &mut Signature, value_of: &dyn Fn(&str) -> Result<String,
     wrong.into_inner().map_or(Ok(()), Err)
 }
 
-/// A member, or element, of a value. `None` when there is none.
+/// A member or an element of a value. `None` when it does not exist.
 pub fn within<'a>(value: &'a RawValue, path: &str) -> Option<&'a RawValue> {
     path.split('.').try_fold(value, |value, step| match json::elements(value) {
         Some(items) => step.parse::<usize>().ok().and_then(|index| items.get(index).copied()),

@@ -1,4 +1,4 @@
-//! What a DAG may say, and what its places read.
+//! Tests of valid and invalid DAGs, and of the values that arguments read.
 
 use super::*;
 use crate::task::Submission;

@@ -1,4 +1,4 @@
-//! Reads a DAG and refuses what could never run: a name that is not there, a loop, an argument that reads what does not come before.
+//! Reads a DAG and refuses what could never run: an unknown name, a loop, an argument that reads a node that is not a predecessor.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ impl Reader {
         Some(Signature::Dag(dag))
     }
 
-    /// A DAG as the ledger keeps it.
+    /// Reads a DAG in the form that the ledger stores.
     pub fn stored_dag(text: &str) -> Option<Dag> {
         let mut reader = Self { node_extras: &["after", "kept"], ..Self::stored() };
         let whole = json::verbatim(text.to_owned()).ok()?;
@@ -145,7 +145,7 @@ impl Reader {
     }
 }
 
-/// Every text of a JSON value that has a brace, with its place.
+/// Every string in a JSON value that contains a brace, with its place.
 fn texts(value: &RawValue, at: &str, visit: &mut dyn FnMut(&str, String)) {
     if !value.get().contains(['{', '}']) {
         return;
@@ -179,7 +179,7 @@ fn wrong_places(text: &str, before: &[&str]) -> Vec<String> {
     parts.iter().filter_map(wrong).collect()
 }
 
-/// Nodes of which each waits for the next, and the last for the first.
+/// The nodes of a loop: each waits for the next, and the last for the first.
 fn a_loop(dag: &Dag) -> Option<Vec<usize>> {
     let order: BTreeSet<usize> = dag.order().into_iter().collect();
     let mut path = vec![(0..dag.nodes.len()).find(|node| !order.contains(node))?];
@@ -194,7 +194,7 @@ fn a_loop(dag: &Dag) -> Option<Vec<usize>> {
     }
 }
 
-/// Whether a task stands at its end. Ids are not given yet.
+/// Whether it ends in a single task. The tasks have no ids yet.
 fn has_result(signature: &Signature) -> bool {
     let mut numbered = signature.clone();
     numbered.visit_mut(&mut |task| {
