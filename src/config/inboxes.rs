@@ -25,10 +25,10 @@ pub struct Inbox {
 
 impl Inbox {
     pub(super) fn read(raw: Vec<RawInbox>, said: &Said) -> Result<Vec<Self>, Error> {
-        raw.into_iter().enumerate().map(|(index, raw)| Self::inbox(index, raw, said)).collect()
+        raw.into_iter().enumerate().map(|(index, raw)| Self::parse(index, raw, said)).collect()
     }
 
-    fn inbox(index: usize, raw: RawInbox, said: &Said) -> Result<Self, Error> {
+    fn parse(index: usize, raw: RawInbox, said: &Said) -> Result<Self, Error> {
         let place = |key: &str| format!("{} ([{index}].{key})", said.place("inboxes"));
         let (url, _) = database_url::read(&raw.url.0).map_err(|message| Error::value(place("url"), message))?;
         if url.starts_with("sqlite:") {
