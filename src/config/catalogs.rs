@@ -84,7 +84,11 @@ mod tests {
     fn entries_of_a_file_stand_behind_those_of_the_configuration_which_win() {
         let own = "catalogs = ['catalog.toml']\n[[tasks]]\nname = 'app.send'\nqueue = 'fast'\n";
         let config = load(own, EXPORTED).unwrap();
-        let found: Vec<_> = config.tasks.iter().map(|task| (task.name.as_str(), task.queue.as_deref())).collect();
+        let found: Vec<_> = config
+            .tasks
+            .iter()
+            .map(|task| (task.name.0.as_str(), task.queue.as_ref().map(|name| name.0.as_str())))
+            .collect();
         assert_eq!(found, [("app.send", Some("fast")), ("app.add", None)]);
     }
 
