@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn every_tool_of_our_own_is_an_operation_and_those_of_the_fleet_are_knall() {
+    fn every_tool_of_our_own_is_an_operation_and_those_of_the_fleet_are_known() {
         for tool in all() {
             assert!(access::of_shape(tool.method.as_str(), tool.path).is_some(), "{}", tool.path);
         }
