@@ -14,8 +14,10 @@ use celery::task::TaskId;
 use celery::task::limit::KeyLimit;
 use runtime::clock::Time;
 
-/// How many waiting tasks of each gate are read in one pass.
-pub(super) const HEADS: i64 = 50;
+/// How many waiting tasks of a gate are read in one pass, at most.
+const HEADS: i64 = 50;
+/// How many of a key's are read at least.
+const KEY_HEADS: i64 = 16;
 /// A pass may run up to this much late and still release the full rate, if that is more than one per second: some tasks then follow each
 /// other more closely.
 const SLACK: i64 = 200_000;
@@ -92,10 +94,37 @@ pub(super) struct Waiting {
     /// The maximum according to the task that waits longest; null for a rate.
     pub max: Option<i32>,
     pub opens_at: Option<i64>,
+    /// The rate's shortest interval between two starts, as far as it has let anyone pass.
+    pub spacing: Option<i64>,
     pub holders: i64,
 }
 
+/// A gate that lets tasks pass now, and how many of its waiting tasks are read for that.
+pub(super) struct Open {
+    pub gate: String,
+    pub heads: i64,
+}
+
 impl Waiting {
+    pub fn into_open(self, rules: &Rules) -> Open {
+        Open { heads: self.heads(rules), gate: self.gate }
+    }
+
+    /// What may pass, and a little more in case that some of them may not go or have ended. Reading all that wait would make a pass late.
+    fn heads(&self, rules: &Rules) -> i64 {
+        let said = self.key().and_then(|key| rules.get(key)).and_then(|rule| rule.max);
+        let most = match (self.max, self.spacing) {
+            // Tasks of one key may say different numbers: this is the first one's.
+            (Some(max), _) if max > 0 => {
+                let room = said.map_or_else(|| i64::from(max), i64::from) - self.holders;
+                room.saturating_add(1).max(KEY_HEADS)
+            }
+            (None, Some(spacing)) if spacing > 0 => slack(spacing) / spacing + 2,
+            _ => HEADS,
+        };
+        most.min(HEADS)
+    }
+
     /// Whether this gate lets the first task pass.
     pub fn is_open(&self, now: Time, carrier: &dyn Carrier, rules: &Rules) -> bool {
         let rule = self.key().and_then(|key| rules.get(key));
@@ -209,12 +238,17 @@ impl RateGates {
 /// When the next interval of a rate begins: when the rate opened, if that was recently, else now. Two starts of a slow rate are never
 /// closer than its interval.
 fn counted_from(opened: i64, interval: i64, now: i64) -> i64 {
-    let slack = if interval >= SECOND { 0 } else { SLACK.min(interval).max(LEAST_SLACK) };
+    let slack = slack(interval);
     match now - opened {
         late if late <= slack => opened,
         _ if interval < LEAST_SLACK => now - slack,
         _ => now,
     }
+}
+
+/// How late a pass may be whose lateness is made up for.
+fn slack(interval: i64) -> i64 {
+    if interval >= SECOND { 0 } else { SLACK.min(interval).max(LEAST_SLACK) }
 }
 
 /// The changes of a pass to the gates.
@@ -230,14 +264,15 @@ pub(super) struct Settled {
 pub(super) struct Heads(Vec<(String, i64)>);
 
 impl Heads {
-    /// `heads` by number.
-    pub fn new(heads: &[(String, i64)]) -> Self {
+    /// `heads` by number, of these gates.
+    pub fn new(heads: &[(String, i64)], open: &[Open]) -> Self {
         let mut counts: HashMap<&str, (i64, i64)> = HashMap::new();
         for (gate, task_no) in heads {
             let (count, last) = counts.entry(gate).or_default();
             (*count, *last) = (*count + 1, *task_no);
         }
-        let full = counts.into_iter().filter(|(_, (count, _))| *count >= HEADS);
+        let limits: HashMap<&str, i64> = open.iter().map(|open| (open.gate.as_str(), open.heads)).collect();
+        let full = counts.into_iter().filter(|(gate, (count, _))| limits.get(gate).is_some_and(|limit| count >= limit));
         Self(full.map(|(gate, (_, last))| (gate.to_owned(), last)).collect())
     }
 

@@ -92,3 +92,25 @@ fn only_what_was_carried_counts() {
     let none = RateGates::default().settle(std::iter::empty(), Time(0));
     assert!(none.holds.is_empty() && none.rates.is_empty());
 }
+
+/// A pass that reads all that wait is late for the others.
+#[test]
+fn few_more_waiting_tasks_are_read_than_may_pass() {
+    let waiting = |max: Option<i32>, spacing: Option<i64>, holders: i64| Waiting {
+        gate: format!("{KEY}a"),
+        max,
+        opens_at: None,
+        spacing,
+        holders,
+    };
+    let heads = |one: Waiting| one.into_open(&Rules::default()).heads;
+    assert_eq!(heads(waiting(Some(3), None, 1)), KEY_HEADS, "others of the key may say more");
+    assert_eq!(heads(waiting(Some(40), None, 10)), 31);
+    assert_eq!(heads(waiting(Some(1_000), None, 0)), HEADS);
+    assert_eq!(heads(waiting(None, Some(60 * SECOND), 0)), 2, "one of a slow rate");
+    assert_eq!(heads(waiting(None, Some(1_000), 0)), 22, "as many as a late pass makes up for");
+    assert_eq!(heads(waiting(None, None, 0)), HEADS, "a rate that nobody has passed yet");
+    let rule = Rule { max: Some(25), rate: None, paused: false };
+    let rules = Rules::from([("a".to_owned(), rule)]);
+    assert_eq!(waiting(Some(1), None, 0).into_open(&rules).heads, 26, "what is said by hand");
+}

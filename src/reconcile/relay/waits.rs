@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-/// While tasks wait for limits, the pause between two passes is this many times a pass's duration: a burst of ends causes one pass,
-const GATE_REST: u32 = 2;
-/// but the pause is never longer than this.
-pub(super) const GATE_BREATH: Duration = Duration::from_millis(12);
+/// While tasks wait for limits, the pause between two passes is as long as a pass: a burst of ends causes few passes. It is never longer
+/// than this, because an end should let the next task go within 20 ms.
+pub(super) const GATE_BREATH: Duration = Duration::from_millis(5);
 /// Longest pause while tasks wait only for room in their queues, because the broker has messages for the workers meanwhile.
 const LINE_BREATH: Duration = Duration::from_millis(40);
 /// Longest pause when the broker has hardly any messages left.
@@ -33,7 +32,7 @@ impl Waits {
         match self {
             Self { in_lines: true, is_dry: true, .. } => DRY_BREATH,
             Self { at_gates: false, in_lines: true, .. } => LINE_BREATH,
-            Self { .. } => (took * GATE_REST).min(GATE_BREATH),
+            Self { .. } => took.min(GATE_BREATH),
         }
     }
 }
@@ -47,7 +46,7 @@ mod tests {
         let millis = Duration::from_millis;
         let gates = Waits { at_gates: true, ..Waits::default() };
         let lines = Waits { in_lines: true, ..Waits::default() };
-        assert_eq!(gates.rest_after(millis(3)), millis(6));
+        assert_eq!(gates.rest_after(millis(3)), millis(3));
         assert_eq!(gates.rest_after(millis(50)), GATE_BREATH);
         assert_eq!(lines.rest_after(millis(3)), LINE_BREATH);
         assert_eq!(Waits { is_dry: true, ..lines }.rest_after(millis(30)), DRY_BREATH);

@@ -15,7 +15,7 @@ use crate::limits::Rules;
 use crate::line_reads;
 use crate::lines::Lines;
 use crate::passing::{self, Due, Passed};
-use crate::rate_gates::{RateGate, Stopped, gates_of};
+use crate::rate_gates::{Open, RateGate, Stopped, gates_of};
 use crate::{Carrier, Drained, Error, Event, NewGroup, News, Outgoing, Source, Task};
 use celery::task::{Phase, QueueName, TaskId, TaskName};
 use runtime::clock::Time;
@@ -54,14 +54,14 @@ pub(super) async fn decide(
         ..Drained::default()
     };
     let open = waiting.into_iter().filter(|gate| gate.is_open(now, carrier, &rules));
-    let open: Vec<String> = open.map(|waiting| waiting.gate).collect();
+    let open: Vec<Open> = open.map(|waiting| waiting.into_open(&rules)).collect();
     let heads = gate_writes::first(tx, &open).await?;
     let claimed = claim(tx, &heads, &lines.picked(), now, settle, limit).await?;
     if claimed.is_empty() && !waits.again {
         return Ok((waits, None));
     }
     let mut sorted = sort(tx, &claimed, now, carrier).await?;
-    let passed = pass(tx, &mut sorted, &claimed, &heads, &mut lines, &rules, now, carrier).await?;
+    let passed = pass(tx, &mut sorted, &claimed, (&heads, &open), &mut lines, &rules, now, carrier).await?;
     Ok((waits, Some(Decided { lines, claimed, sorted, passed })))
 }
 
@@ -71,7 +71,7 @@ async fn pass(
     tx: &mut Tx,
     sorted: &mut Sorted,
     claimed: &[Claimed],
-    heads: &[(String, i64)],
+    heads: (&[(String, i64)], &[Open]),
     lines: &mut Lines,
     rules: &Rules,
     now: Time,

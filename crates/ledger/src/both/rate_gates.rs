@@ -17,6 +17,7 @@ statements! {
          from waiting w where w.gate is not null) \
          select w.gate, (select o.gate_max from outbox o where o.gate = w.gate order by o.task_no limit 1) as gate_max, \
          (select r.opens_at from gate_rate r where r.gate = w.gate) as opens_at, \
+         (select r.spacing from gate_rate r where r.gate = w.gate) as spacing, \
          (select count(*) from gate_hold h where h.gate = w.gate) as holders \
          from waiting w where w.gate is not null limit 10000";
     RATES = concat!("select gate, opens_at from gate_rate where gate ", among!("$1"));
@@ -40,6 +41,7 @@ pub(super) async fn waiting(tx: &mut Tx) -> Result<Vec<Waiting>, Error> {
             gate: row.try_get("gate")?,
             max: row.try_get("gate_max")?,
             opens_at: row.try_get("opens_at")?,
+            spacing: row.try_get("spacing")?,
             holders: row.try_get("holders")?,
         })
     };

@@ -4,12 +4,12 @@ use sqlx::Row;
 
 use super::pool::Tx;
 use crate::Error;
-use crate::rate_gates::{HEADS, Settled, Stopped};
+use crate::rate_gates::{Open, Settled, Stopped};
 use crate::statements::statements;
 
 statements! {
-    FIRST = "select g.gate, o.task_no from unnest($1::text[]) as g(gate) cross join lateral \
-         (select task_no from taskgate.outbox where gate = g.gate order by task_no limit $2) o order by o.task_no";
+    FIRST = "select g.gate, o.task_no from unnest($1::text[], $2::bigint[]) as g(gate, heads) cross join lateral \
+         (select task_no from taskgate.outbox where gate = g.gate order by task_no limit g.heads) o order by o.task_no";
     STOP = "update taskgate.outbox o set gate = n.gate, gate_max = n.gate_max, parked = null, \
          line = null, rank = null, share = null, wake_at = coalesce(t.expires_at, 9223372036854775807) \
          from unnest($1::bigint[], $2::text[], $3::int[]) as n(task_no, gate, gate_max) \
@@ -24,11 +24,12 @@ statements! {
 }
 
 /// The first tasks of each gate, by number, with the gate.
-pub(super) async fn first(tx: &mut Tx, gates: &[String]) -> Result<Vec<(String, i64)>, Error> {
+pub(super) async fn first(tx: &mut Tx, gates: &[Open]) -> Result<Vec<(String, i64)>, Error> {
     if gates.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = sqlx::query(FIRST).bind(gates).bind(HEADS).fetch_all(&mut **tx).await?;
+    let (names, heads): (Vec<&str>, Vec<i64>) = gates.iter().map(|open| (open.gate.as_str(), open.heads)).unzip();
+    let rows = sqlx::query(FIRST).bind(names).bind(heads).fetch_all(&mut **tx).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 

@@ -1,10 +1,12 @@
 //! Rate gates: the first tasks that wait there, and the changes of a pass.
 
+use std::collections::HashMap;
+
 use sqlx::Row;
 
 use super::pool::{Tx, list};
 use crate::Error;
-use crate::rate_gates::{HEADS, Settled, Stopped};
+use crate::rate_gates::{Open, Settled, Stopped};
 use crate::statements::statements;
 
 statements! {
@@ -21,12 +23,21 @@ statements! {
 }
 
 /// The first tasks of each gate, by number, with the gate.
-pub(super) async fn first(tx: &mut Tx, gates: &[String]) -> Result<Vec<(String, i64)>, Error> {
-    if gates.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = sqlx::query(FIRST).bind(list(gates)).bind(HEADS).fetch_all(&mut **tx).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+pub(super) async fn first(tx: &mut Tx, gates: &[Open]) -> Result<Vec<(String, i64)>, Error> {
+    let Some(most) = gates.iter().map(|open| open.heads).max() else { return Ok(Vec::new()) };
+    let names: Vec<&str> = gates.iter().map(|open| open.gate.as_str()).collect();
+    let rows = sqlx::query(FIRST).bind(list(&names)).bind(most).fetch_all(&mut **tx).await?;
+    let heads = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+    let mut heads = heads.collect::<Result<Vec<(String, i64)>, Error>>()?;
+    // A limit cannot depend on the gate in SQLite.
+    let mut left: HashMap<&str, i64> = gates.iter().map(|open| (open.gate.as_str(), open.heads)).collect();
+    heads.retain(|(gate, _)| {
+        left.get_mut(gate.as_str()).is_some_and(|left| {
+            *left -= 1;
+            *left >= 0
+        })
+    });
+    Ok(heads)
 }
 
 pub(super) async fn stop(tx: &mut Tx, stopped: &[&Stopped]) -> Result<(), Error> {
