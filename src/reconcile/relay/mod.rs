@@ -120,17 +120,19 @@ impl Relay {
                     if Instant::now() < next.at { continue; }
                 }
                 () = self.shared.wake.notified() => next.is_poll = false,
-                // Lagging is a signal like any other. Whatever happens until the next pass is included in it.
+                // Lagging is a signal like any other.
                 _ = commits.recv(), if self.waits.any() => {
                     next.bring_forward(self.rested);
                     if Instant::now() < next.at { continue; }
                 }
                 () = tokio::time::sleep_until(next.at) => {}
             }
+            // What was signalled until now is included in this pass. What comes meanwhile may be too late for it: a worker is faster than the
+            // end of a pass.
+            while commits.try_recv().is_ok() {}
             let started = Instant::now();
             next = self.pass(next.is_poll, &mut backoff).await;
             self.rested = Instant::now() + self.waits.rest_after(started.elapsed());
-            while commits.try_recv().is_ok() {}
         }
         while let Ok(batch) = self.direct.try_recv() {
             self.take(batch).await;

@@ -102,6 +102,18 @@ async fn a_pause_stops_the_release_and_a_resume_goes_on() {
     env.in_phase(&ids[3], "queued").await;
 }
 
+/// A worker is often faster than the end of the pass that published the message: nothing waits for the next poll because of that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_message_that_is_taken_makes_room_without_a_poll() {
+    let config = "[queues.celery]\nwindow = 1\n";
+    let env = Harness::start(&Options { config: config.into(), celery: worker(1), ..Options::default() });
+    let call = json!({"task": "demo.null", "args": [1]});
+    env.http.post("/v1/tasks/batch", &json!(vec![&call; 120])).await.expect(202);
+    within(DEADLINE, "all have ended", async || (finished(&env).len() == 120).then_some(())).await;
+    let metrics = env.http.get("/metrics").await.text();
+    assert!(metrics.contains("taskgate_fallback_polls_total{service=\"relay\"} 0"), "{metrics}");
+}
+
 /// The only process has the first; the others wait, and leave by priority.
 async fn strict_priority(broker: On, order: [u8; 4]) {
     let config = "[queues.celery]\nwindow = 1\n";
