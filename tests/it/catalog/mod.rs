@@ -6,6 +6,7 @@ mod canvases;
 mod labels;
 mod offload;
 mod retries;
+mod sample;
 mod sizes;
 mod unique;
 mod uploads;
