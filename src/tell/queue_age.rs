@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn an_id_that_begins_with_its_time_tells_it() {
-        assert_eq!(made_at("0193a0f0-0000-7000-8000-000000000000").map(|at| at.0 / 1_000_000), Some(1_733_544_706));
+        assert_eq!(made_at("0193a0f0-0000-7000-8000-000000000000").map(|at| at.0 / 1_000_000), Some(1_733_571_903));
         assert_eq!(made_at("7c9e6679-7425-40de-944b-e07fc1f90ae7"), None);
         assert_eq!(made_at("nightly"), None);
     }
