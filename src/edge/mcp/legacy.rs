@@ -1,4 +1,4 @@
-//! The tasks of protocol 2025-11-25, which `rmcp` no longer has types for (ADR 79).
+//! The tasks of protocol 2025-11-25, which `rmcp` no longer has types for (ADR 78).
 //!
 //! They differ from the extension of 2026-07-28 in their shape, in who decides that a call becomes a task (the client), and in that a
 //! result is fetched by a method of its own. A message of theirs is given a name that `rmcp` passes on unread, and is answered here;

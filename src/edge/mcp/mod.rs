@@ -1,7 +1,7 @@
 //! `/mcp`: the gateway as a server of the Model Context Protocol (2026-07-28 and earlier), over Streamable HTTP.
 //!
 //! The official SDK, `rmcp`, speaks the protocol: messages, versions, errors, streams and the tasks extension of 2026-07-28. What it no
-//! longer has, the tasks of 2025-11-25, is in `legacy` (ADR 79). There are no sessions, so any replica answers any message. Every tool
+//! longer has, the tasks of 2025-11-25, is in `legacy` (ADR 78). There are no sessions, so any replica answers any message. Every tool
 //! and resource is an operation of the HTTP contract, called through the same router with the caller's own credentials, so scopes,
 //! limits to task names, rate limits, the audit log and all checks apply unchanged. A long call becomes an MCP task whose id is the
 //! taskgate task's id, so it outlives connections and processes.

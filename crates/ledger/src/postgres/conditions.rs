@@ -2,7 +2,7 @@
 
 use sqlx::{Postgres, QueryBuilder};
 
-use super::numbers;
+use super::{numbers, on_facts};
 use crate::Filter;
 use crate::query::{BEHIND_ARGUMENTS, SEARCHED_TEXT, spellings};
 use crate::rows::{clean, short};
@@ -49,18 +49,7 @@ pub(super) fn on_task(query: &mut QueryBuilder<Postgres>, filter: &Filter, span:
         query.push(" and (t.root_id = ").push_bind(clean(root).into_owned());
         query.push(" or (t.id = ").push_bind(numbers::key(&clean(root))).push(" and t.root_id is null))");
     }
-    if let Some(group) = &filter.group_id {
-        query.push(" and t.group_id = ").push_bind(clean(group).into_owned());
-    }
-    if let Some(schedule) = &filter.schedule {
-        query.push(" and t.schedule = ").push_bind(short(schedule));
-    }
-    if let Some(from) = filter.from {
-        query.push(" and t.submitted_at >= ").push_bind(from.0);
-    }
-    if let Some(to) = filter.to {
-        query.push(" and t.submitted_at < ").push_bind(to.0);
-    }
+    on_facts::narrow(query, filter);
     if let Some(text) = &filter.q {
         search(query, &clean(text));
     }

@@ -3,6 +3,7 @@
 
 use celery::task::TaskId;
 use runtime::clock::Time;
+pub(super) use sqlx::Postgres as Database;
 pub(super) use sqlx::postgres::PgRow as AdapterRow;
 
 pub(super) use super::PostgresLedger as Adapter;

@@ -47,6 +47,8 @@ mod logs;
 mod migrate;
 mod notify;
 mod numbers;
+#[path = "../both/on_facts.rs"]
+mod on_facts;
 mod ordinary;
 #[path = "../both/outbox.rs"]
 mod outbox;

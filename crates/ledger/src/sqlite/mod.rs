@@ -39,6 +39,8 @@ mod lines;
 #[path = "../both/logs.rs"]
 mod logs;
 mod migrate;
+#[path = "../both/on_facts.rs"]
+mod on_facts;
 #[path = "../both/outbox.rs"]
 mod outbox;
 mod outbox_rows;

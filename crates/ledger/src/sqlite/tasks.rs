@@ -14,7 +14,7 @@ use celery::task::{Phase, TaskId};
 use runtime::clock::Time;
 
 use super::pool::list;
-use super::rows;
+use super::{on_facts, rows};
 
 /// Reads unfinished tasks after `$1` in the order of their numbers, of the phases `$2` (all when empty), at most `$3`. `$only` is a
 /// condition that an index covers.
@@ -244,18 +244,7 @@ pub(super) fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
         query.push(" and (t.root_id = ").push_bind(clean(root).into_owned());
         query.push(" or (t.task_id = ").push_bind(clean(root).into_owned()).push(" and t.root_id is null))");
     }
-    if let Some(group) = &filter.group_id {
-        query.push(" and t.group_id = ").push_bind(clean(group).into_owned());
-    }
-    if let Some(schedule) = &filter.schedule {
-        query.push(" and t.schedule = ").push_bind(short(schedule));
-    }
-    if let Some(from) = filter.from {
-        query.push(" and t.submitted_at >= ").push_bind(from.0);
-    }
-    if let Some(to) = filter.to {
-        query.push(" and t.submitted_at < ").push_bind(to.0);
-    }
+    on_facts::narrow(query, filter);
     if let Some(text) = &filter.q {
         search(query, &clean(text));
     }
