@@ -3,8 +3,8 @@
 
 use celery::task::TaskId;
 use runtime::clock::Time;
-pub(super) use sqlx::SqlitePool as Pool;
 pub(super) use sqlx::Sqlite as Database;
+pub(super) use sqlx::SqlitePool as Pool;
 pub(super) use sqlx::sqlite::SqliteRow as AdapterRow;
 
 pub(super) use super::SqliteLedger as Adapter;
