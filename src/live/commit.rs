@@ -106,8 +106,7 @@ impl Committer {
     pub async fn run(self, stop: CancellationToken) {
         let (runtime, stop_many) = (tokio::runtime::Handle::current(), stop.clone());
         let many = tokio::task::spawn_blocking(move || runtime.block_on(self.many.run(stop_many)));
-        self.few.run(stop).await;
-        many.await.expect("a lane does not panic");
+        tokio::join!(self.few.run(stop), async { many.await.expect("a lane does not panic") });
     }
 }
 

@@ -123,10 +123,14 @@ fn schema_of(wait: &Wait) -> Option<Value> {
 /// The value for the step, from what was filled in.
 fn answer_of(wait: &Wait, mut content: Value) -> Value {
     let (_, asked) = form(schema_of(wait).as_ref());
+    // What is no object has no field: it is the answer itself, and the schema judges it.
+    let value = match (&asked, content.as_object_mut().and_then(|fields| fields.remove(FIELD))) {
+        (Asked::Value | Asked::Text, Some(value)) => value,
+        _ => content,
+    };
     match asked {
-        Asked::Form => content,
-        Asked::Value => content[FIELD].take(),
-        Asked::Text => serde_json::from_str(said(&content[FIELD])).unwrap_or_else(|_| content[FIELD].take()),
+        Asked::Form | Asked::Value => value,
+        Asked::Text => serde_json::from_str(said(&value)).unwrap_or(value),
     }
 }
 

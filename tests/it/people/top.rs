@@ -38,6 +38,8 @@ for word in (b"Queues", b"Workers", b"nobody"):
 os.write(screen, b"2j")
 os.write(screen, b"q")
 drawn = read_until(b"\x1b[?1049l", drawn)
+if b"\x1b[?1049l" not in drawn:
+    os.kill(child, 9)
 status = os.waitpid(child, 0)[1]
 sys.stdout.write(drawn.decode(errors="replace"))
 sys.stdout.write("\nended with %d\n" % os.waitstatus_to_exitcode(status))

@@ -139,7 +139,7 @@ fn note(store: &Store, batch: &[Submission], answers: &Answers) {
     store.known.note(tasks.filter(|(task, ..)| is_short(task)).map(|(task, no, at)| task.inserted(no, at)));
 }
 
-/// Whether the submission is a single plain task: its one statement is a transaction by itself, with a third of the round trips.
+/// Whether the submission has only plain tasks: its one statement is a transaction by itself, with a third of the round trips.
 fn is_plain(submission: &Submission) -> bool {
     let Submission { at: _, tasks, edges, groups, fan_out, idempotency, unique, dag } = submission;
     edges.is_empty()
@@ -153,7 +153,7 @@ async fn insert_plain(store: &Store, lane: &Lane, batch: &[Submission]) -> Resul
     let mut verdicts = judge(batch, Taken::default());
     let admitted = admitted(batch, &verdicts);
     let kinds = kinds(store, &admitted).await?;
-    let written = match lane.take().await? {
+    let written = match lane.take_free().await? {
         Some(mut connection) => {
             let written = lane.limited(tasks(&mut *connection, &admitted, &kinds)).await;
             connection.keep(&written);

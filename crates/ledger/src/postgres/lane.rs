@@ -59,6 +59,14 @@ impl Lane {
         tokio::time::timeout(self.limit, statement).await.unwrap_or_else(|_| silence())
     }
 
+    /// Takes the connection if nobody uses it; else the caller uses the pool.
+    pub async fn take_free(&self) -> Result<Option<Taken<'_>>, Error> {
+        if self.open.try_lock().is_err() {
+            return Ok(None);
+        }
+        self.take().await
+    }
+
     /// Takes the connection. `None` behind a pooler, where dedicated connections do not exist: the caller uses the pool.
     pub async fn take(&self) -> Result<Option<Taken<'_>>, Error> {
         if self.door.is_pooled().await? {
