@@ -57,11 +57,20 @@ pub struct Consumer {
 
 struct Open {
     channel: Channel,
+    /// Of the link when the channel was opened.
+    generation: u64,
     number: u64,
     prefetch: u16,
     streams: Vec<Queue>,
     /// Where the next look at the consumers begins.
     next: usize,
+}
+
+impl Open {
+    /// Whether the link still uses its connection. One that did not answer in time may look alive.
+    fn is_usable(&self, link: &Link) -> bool {
+        self.generation == link.generation() && self.channel.status().connected()
+    }
 }
 
 struct Queue {
@@ -112,7 +121,7 @@ impl Consumer {
     /// A dropped call loses nothing: messages that it took stay unacknowledged, and go back with the channel.
     pub async fn take(&mut self, limit: usize, prefetch: usize, patience: Duration) -> Result<Vec<Delivery>, Error> {
         // Zero means no limit to RabbitMQ.
-        self.prefetch = u16::try_from(prefetch).unwrap_or(0);
+        self.prefetch = if prefetch == usize::MAX { 0 } else { u16::try_from(prefetch).unwrap_or(u16::MAX) };
         let taken = self.serve(limit, patience).await;
         if taken.is_err() {
             self.give_up();
@@ -126,8 +135,10 @@ impl Consumer {
         while taken.len() < limit {
             // Polled once: what is there is taken, nothing is waited for.
             match timeout(Duration::ZERO, self.next()).await {
-                Ok(delivery) => taken.push(delivery?),
-                Err(_) => break,
+                Ok(Ok(delivery)) => taken.push(delivery),
+                Ok(Err(error)) if taken.is_empty() => return Err(error),
+                // The next call tells of a break.
+                Ok(Err(_)) | Err(_) => break,
             }
         }
         if !taken.is_empty() {
@@ -150,7 +161,7 @@ impl Consumer {
     pub async fn broken(&mut self) -> Error {
         loop {
             let Some(open) = &self.open else { return std::future::pending().await };
-            if !open.channel.status().connected() {
+            if !open.is_usable(&self.link) {
                 self.give_up();
                 return Error::Unexpected("the channel was closed".to_owned());
             }
@@ -174,14 +185,16 @@ impl Consumer {
 
     /// Opens the channel if there is none, and makes its consumers those that are wanted.
     async fn agree(&mut self) -> Result<(), Error> {
-        if self.open.as_ref().is_some_and(|open| !open.channel.status().connected()) {
+        if self.open.as_ref().is_some_and(|open| !open.is_usable(&self.link)) {
             return Err(Error::Unexpected("the channel was closed".to_owned()));
         }
         if self.open.is_none() {
+            let generation = self.link.generation();
             let channel = self.link.channel().await?;
             self.numbers += 1;
             let number = self.numbers;
-            self.open = Some(Open { channel, number, prefetch: self.prefetch, streams: Vec::new(), next: 0 });
+            self.open =
+                Some(Open { channel, generation, number, prefetch: self.prefetch, streams: Vec::new(), next: 0 });
         }
         let open = self.open.as_mut().expect("it was just opened");
         let changed = std::mem::replace(&mut open.prefetch, self.prefetch) != self.prefetch;
