@@ -1,22 +1,26 @@
-//! The contract that `/openapi.json` answers with: that of the configuration, and an operation for each task that workers have told of.
+//! The contract that `/openapi.json` answers with: that of the configuration, and an operation for each task that workers have reported.
 //!
-//! The part of the configuration is written once. The whole document is written again when what was learned has changed.
+//! Anybody may read the part of the configuration; it is written once. Names and arguments of the fleet's tasks are only for callers who
+//! may see them: the whole is written again when workers have reported something new, and for a caller limited to some names at each
+//! request. Writing takes milliseconds, so it runs off the threads that answer, one at a time.
 
-use std::sync::Mutex;
+use std::sync::Arc;
 
 use axum::body::Bytes;
 use serde_json::{Map, Value, json};
+use tokio::sync::Mutex;
 
 use super::openapi::{learned_operation, with_operation};
 use crate::catalog::{Annotations, Catalog};
 use crate::config::Auth;
+use crate::guard::tokens::Visibility;
 use crate::live::learned::Lesson;
 
 /// The document, and what it was written from.
 pub struct Contract {
     fixed: Bytes,
     auth: Auth,
-    /// The version of what was learned, and the document with it.
+    /// The version of what was learned, and the document with all of it.
     newest: Mutex<(u64, Bytes)>,
 }
 
@@ -26,24 +30,38 @@ impl Contract {
         Self { newest: Mutex::new((0, fixed.clone())), fixed, auth }
     }
 
-    /// The document with what was learned up to now.
-    pub fn with(&self, lesson: &Lesson) -> Bytes {
+    /// The document for anybody: without learned tasks.
+    pub fn fixed(&self) -> Bytes {
+        self.fixed.clone()
+    }
+
+    /// The document with the learned tasks that the caller sees.
+    pub async fn with(&self, lesson: &Arc<Lesson>, visibility: Visibility) -> Bytes {
         if lesson.version == 0 {
-            return self.fixed.clone();
+            return self.fixed();
         }
-        let mut newest = self.newest.lock().expect("nothing panics under this lock");
+        let mut newest = self.newest.lock().await;
+        if visibility.is_limited() {
+            return self.written(lesson, visibility).await;
+        }
         if newest.0 != lesson.version {
-            *newest = (lesson.version, written(&self.fixed, self.auth, &lesson.hints));
+            *newest = (lesson.version, self.written(lesson, visibility).await);
         }
         newest.1.clone()
+    }
+
+    async fn written(&self, lesson: &Arc<Lesson>, visibility: Visibility) -> Bytes {
+        let (fixed, auth, lesson) = (self.fixed(), self.auth, Arc::clone(lesson));
+        let writing = tokio::task::spawn_blocking(move || written(&fixed, auth, &lesson, &visibility));
+        writing.await.expect("the fixed part is JSON of this program")
     }
 }
 
 /// An endpoint of the catalog at the same path stays: it answers there.
-fn written(fixed: &Bytes, auth: Auth, tasks: &[(String, Annotations)]) -> Bytes {
+fn written(fixed: &Bytes, auth: Auth, lesson: &Lesson, visibility: &Visibility) -> Bytes {
     let mut document: Value = serde_json::from_slice(fixed).expect("written by this program");
     if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
-        for (name, hints) in tasks {
+        for (name, hints) in lesson.hints.iter().filter(|(name, _)| visibility.sees(Some(name))) {
             let path = format!("/tasks/{name}");
             if paths.get(&path).is_none_or(|known| known.get("post").is_none()) {
                 with_operation(paths, &path, "post", learned_operation(name, &schema(hints), auth));
@@ -76,22 +94,22 @@ fn schema(hints: &Annotations) -> Value {
 mod tests {
     use super::*;
 
-    fn lesson(version: u64, line: &str) -> Lesson {
-        Lesson { version, hints: Annotations::told(line).into_iter().collect() }
+    fn lesson(version: u64, line: &str) -> Arc<Lesson> {
+        Arc::new(Lesson { version, hints: Annotations::told(line).into_iter().collect() })
     }
 
     fn paths(document: &Bytes) -> Value {
         serde_json::from_slice::<Value>(document).unwrap()["paths"].take()
     }
 
-    #[test]
-    fn a_learned_task_has_an_operation_with_its_hints() {
+    #[tokio::test]
+    async fn a_learned_task_has_an_operation_with_its_hints() {
         let catalog = Catalog::compile(&crate::config::Config::parse(crate::config::Role::Dev, "").unwrap()).unwrap();
         let contract = Contract::new(&catalog, Auth::None);
-        let first = contract.with(&lesson(0, ""));
+        let first = contract.with(&lesson(0, ""), Visibility::default()).await;
         assert!(paths(&first).get("/tasks/app.add").is_none());
         let line = "app.add [taskgate_hints={'x': <class 'int'>, 'y': <class 'shop.Order'>, 'return': <class 'int'>}]";
-        let with = paths(&contract.with(&lesson(1, line)));
+        let with = paths(&contract.with(&lesson(1, line), Visibility::default()).await);
         let operation = &with["/tasks/app.add"]["post"];
         assert_eq!(operation["tags"], json!(["catalog"]));
         let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
@@ -99,7 +117,10 @@ mod tests {
         assert_eq!(schema["properties"]["y"], json!({"description": "shop.Order"}));
         assert!(schema["properties"].get("return").is_none());
         assert!(operation.get("security").is_none(), "nobody needs a token here");
-        let other = paths(&contract.with(&lesson(2, "app.mul [__annotations__={'x': <class 'float'>}]")));
+        let limited = paths(&contract.with(&lesson(1, line), Visibility::of(&["crawl.*".to_owned()])).await);
+        assert!(limited.get("/tasks/app.add").is_none(), "a caller sees its own names only");
+        let mul = lesson(2, "app.mul [__annotations__={'x': <class 'float'>}]");
+        let other = paths(&contract.with(&mul, Visibility::default()).await);
         assert!(other.get("/tasks/app.mul").is_some() && other.get("/tasks/app.add").is_none());
     }
 }

@@ -14,10 +14,19 @@ pub struct Lesson {
     pub hints: Vec<(String, Annotations)>,
 }
 
+impl Lesson {
+    fn of(version: u64, known: &HashMap<String, Annotations>) -> Self {
+        let mut hints: Vec<_> = known.iter().map(|(name, hints)| (name.clone(), hints.clone())).collect();
+        hints.sort_unstable_by(|(name, _), (other, _)| name.cmp(other));
+        Self { version, hints }
+    }
+}
+
 #[derive(Default)]
 struct Known {
-    version: u64,
     hints: HashMap<String, Annotations>,
+    /// The same, sorted, for readers of the whole.
+    lesson: Arc<Lesson>,
     /// Contradictions by task.
     misfits: BTreeMap<String, String>,
 }
@@ -52,15 +61,8 @@ impl Learned {
     }
 
     /// The tasks whose hints are known.
-    pub fn lesson(&self) -> Lesson {
-        if !self.is_wanted() {
-            return Lesson::default();
-        }
-        let known = self.known.read().expect("nothing panics under this lock");
-        let mut hints: Vec<(String, Annotations)> =
-            known.hints.iter().map(|(name, hints)| (name.clone(), hints.clone())).collect();
-        hints.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        Lesson { version: known.version, hints }
+    pub fn lesson(&self) -> Arc<Lesson> {
+        Arc::clone(&self.known.read().expect("nothing panics under this lock").lesson)
     }
 
     pub fn misfits(&self) -> BTreeMap<String, String> {
@@ -71,8 +73,10 @@ impl Learned {
     pub fn replace(&self, hints: HashMap<String, Annotations>, misfits: BTreeMap<String, String>) {
         let mut known = self.known.write().expect("nothing panics under this lock");
         let is_news = hints.iter().any(|(name, told)| known.hints.get(name) != Some(told));
-        known.version += u64::from(is_news);
         known.hints.extend(hints);
         known.misfits = misfits;
+        if is_news {
+            known.lesson = Arc::new(Lesson::of(known.lesson.version + 1, &known.hints));
+        }
     }
 }

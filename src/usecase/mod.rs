@@ -134,7 +134,7 @@ impl Gateway {
     }
 
     /// All tasks in `learn` that workers have reported.
-    pub fn lesson(&self) -> crate::live::learned::Lesson {
+    pub fn lesson(&self) -> Arc<crate::live::learned::Lesson> {
         self.learned.lesson()
     }
 

@@ -22,6 +22,7 @@ mod documents;
 mod doors_commands;
 mod doors_dev;
 mod doors_edges;
+mod doors_learned;
 mod doors_rule;
 mod doors_small;
 mod doors_tokens;

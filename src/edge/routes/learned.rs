@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 
 use super::submission::{Shown, submit, surroundings};
-use crate::edge::extract::JsonText;
+use crate::edge::extract::{Caller, JsonText};
 use crate::edge::problem::{Place, Problem};
 use crate::edge::slugs;
 use crate::edge::state::Edge;
@@ -20,10 +20,16 @@ pub fn router() -> Router<Edge> {
     Router::new().route(ROUTE, post(call))
 }
 
-async fn call(State(edge): State<Edge>, Path(name): Path<String>, request: Request) -> Result<Response, Problem> {
+async fn call(
+    State(edge): State<Edge>,
+    caller: Caller,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
     let unknown =
         || Problem::new(&slugs::ROUTE_NOT_FOUND).detail(format!("no worker has told of a task {name} to learn"));
-    edge.gateway.learned(&name).ok_or_else(unknown)?;
+    // A foreign task is as unknown as one that does not exist.
+    edge.gateway.learned(&name).filter(|_| caller.visibility().sees(Some(&name))).ok_or_else(unknown)?;
     let task = TaskName::parse(&name).map_err(|_| unknown())?;
     let (surroundings, request) = surroundings(&edge, request).await?;
     let JsonText(body) = JsonText::from_request(request, &edge).await?;
