@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use reqwest::Response;
 
-use super::connection::{Answer, Client, Failure, encoded};
+use super::connection::{Answer, Client, Failure};
+use runtime::uri::encoded;
 
 /// How long a gateway may be unreachable while a task is followed.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::connection::{Client, Failure, encoded};
+use super::connection::{Client, Failure};
 use super::list::{Column, show, text};
 use super::{At, FAILED};
+use runtime::uri::encoded;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]

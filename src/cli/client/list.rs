@@ -6,9 +6,10 @@ use clap::Args;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::connection::{Answer, Client, Failure, encoded};
+use super::connection::{Answer, Client, Failure};
 use super::show::{line, shown};
 use super::{At, Output};
+use runtime::uri::encoded;
 
 /// Maximum width of a cell: a long name must not push the rest off the screen.
 const WIDEST: usize = 60;

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::connection::{Client, Failure, encoded};
+use super::connection::{Client, Failure};
 use super::list::{Column, show, text};
 use super::show::line;
 use super::{At, FAILED};
+use runtime::uri::encoded;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::connection::{Client, Failure, encoded};
+use super::connection::{Client, Failure};
 use super::show::line;
 use super::{At, FAILED};
+use runtime::uri::encoded;
 
 #[derive(Debug, Args)]
 pub struct Revoke {

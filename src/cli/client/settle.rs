@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::connection::{Answer, Client, Failure, encoded};
+use super::connection::{Answer, Client, Failure};
 use super::follow::follow;
 use super::show::{Show, line, shown};
 use super::{At, FAILED, UNFINISHED};
+use runtime::uri::encoded;
 
 /// Arguments of `taskgate result`.
 #[derive(Debug, Args)]

@@ -6,10 +6,11 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::At;
-use super::connection::{Client, Failure, encoded};
+use super::connection::{Client, Failure};
 use super::follow::watch_all;
 use super::list::{Column, show, text};
 use super::show::{line, shown};
+use runtime::uri::encoded;
 
 #[derive(Debug, Args)]
 pub struct Retry {

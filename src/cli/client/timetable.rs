@@ -8,10 +8,11 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::At;
-use super::connection::{Client, Failure, encoded};
+use super::connection::{Client, Failure};
 use super::list::{Column, show, text};
 use super::show::line;
 use super::submit::{read, value};
+use runtime::uri::encoded;
 
 #[derive(Debug, Args)]
 pub struct List {

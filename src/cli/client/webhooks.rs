@@ -6,9 +6,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::At;
-use super::connection::{Client, Failure, encoded};
+use super::connection::{Client, Failure};
 use super::list::{Column, show, text};
 use super::show::line;
+use runtime::uri::encoded;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -143,19 +143,6 @@ async fn read(response: axum::response::Response) -> Result<Answer, ErrorData> {
     Ok(Answer { status, body })
 }
 
-fn broken(error: &dyn std::fmt::Display) -> ErrorData {
+pub(super) fn broken(error: &dyn std::fmt::Display) -> ErrorData {
     ErrorData::internal_error(error.to_string(), None)
-}
-
-/// Percent-encodes a text for a path or query.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }

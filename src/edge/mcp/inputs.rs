@@ -14,9 +14,10 @@ use rmcp::model::{
 use serde_json::{Value, json};
 
 use super::handler::Call;
-use super::inner::{Answer, escaped};
+use super::inner::{Answer, broken};
 use super::tasks::{refusal, said};
 use super::wrong;
+use runtime::uri::encoded;
 
 /// The field of a form that asks for one value.
 const FIELD: &str = "value";
@@ -41,7 +42,7 @@ impl Call<'_> {
         if body["phase"] != "waiting" {
             return Ok(Vec::new());
         }
-        let graph = self.inner.get(&format!("/v1/tasks/{}/graph", escaped(id))).await?;
+        let graph = self.inner.get(&format!("/v1/tasks/{}/graph", encoded(id))).await?;
         let nodes = graph.body["nodes"].as_array().into_iter().flatten();
         let waits = nodes.filter(|node| node["task"] == pause::WAIT && node["phase"] == "running");
         Ok(waits
@@ -83,11 +84,11 @@ impl Call<'_> {
         let answer = match response.action {
             ElicitationAction::Accept => {
                 let value = answer_of(wait, response.content.unwrap_or_default());
-                self.inner.post(&format!("/v1/tasks/{}/complete", escaped(step.as_str())), &value).await?
+                self.inner.post(&format!("/v1/tasks/{}/complete", encoded(step.as_str())), &value).await?
             }
             ElicitationAction::Decline => {
                 let token = self.edge.gateway.wait_token(step).await.map_err(|error| broken(&error))?;
-                self.inner.delete(&format!("/v1/waits/{}", escaped(&token)), &json!({"reason": "declined"})).await?
+                self.inner.delete(&format!("/v1/waits/{}", encoded(&token)), &json!({"reason": "declined"})).await?
             }
             // Nobody decided: the question stays open.
             _ => return Ok(()),
@@ -99,10 +100,6 @@ impl Call<'_> {
 /// Whether a step has its answer: this one, or an earlier one.
 fn is_settled(answer: &Answer) -> bool {
     answer.status.is_success() || answer.status == StatusCode::CONFLICT
-}
-
-fn broken(error: &dyn std::fmt::Display) -> ErrorData {
-    ErrorData::internal_error(error.to_string(), None)
 }
 
 /// The question of a step.

@@ -12,9 +12,9 @@ use rmcp::model::JsonRpcError;
 use serde_json::{Map, Value, json};
 
 use super::handler::Call;
-use super::inner::escaped;
 use super::tasks::{self, POLL_MILLIS, Standing, complaint_of, said};
 use super::{json_response, own, wrong};
+use runtime::uri::encoded;
 
 /// Before the name of a method that is answered here.
 const PREFIX: &str = "taskgate.2025-11-25/";
@@ -120,7 +120,7 @@ impl Call<'_> {
     }
 
     async fn list(&self, params: &Value) -> Result<Value, ErrorData> {
-        let cursor = params["cursor"].as_str().map(|cursor| format!("&cursor={}", escaped(cursor))).unwrap_or_default();
+        let cursor = params["cursor"].as_str().map(|cursor| format!("&cursor={}", encoded(cursor))).unwrap_or_default();
         let answer = self.inner.get(&format!("/v1/tasks?limit=100{cursor}")).await?;
         if !answer.status.is_success() {
             return Err(complaint_of(&answer));
@@ -136,7 +136,7 @@ impl Call<'_> {
 
     /// The result of the tool call, once the task has ended.
     async fn result(&self, id: &str) -> Result<Value, ErrorData> {
-        let path = format!("/result/{}", escaped(id));
+        let path = format!("/result/{}", encoded(id));
         let answer = self.inner.waiting(Method::GET, &path, None, tasks::PATIENCE).await?;
         if answer.status == StatusCode::ACCEPTED {
             return Err(wrong(format!("the task {id} has not ended yet: ask again")));

@@ -6,11 +6,12 @@ use rmcp::model::{CallToolResult, JsonObject, Tool, ToolAnnotations};
 use serde_json::{Map, Value, json};
 
 use super::handler::Call;
-use super::inner::{Answer, escaped};
+use super::inner::Answer;
 use super::tasks::{tool_error, tool_result};
 use super::wrong;
 use crate::edge::access::{self, Need, Reach};
 use ledger::Scope;
+use runtime::uri::encoded;
 
 /// One of the gateway's own tools.
 pub(super) struct Own {
@@ -163,7 +164,7 @@ impl Own {
         for (name, ..) in self.arguments {
             let place = format!("{{{name}}}");
             if path.contains(&place) {
-                let value = rest.remove(*name).as_ref().and_then(Value::as_str).map(escaped);
+                let value = rest.remove(*name).as_ref().and_then(Value::as_str).map(encoded);
                 let value = value.ok_or_else(|| wrong(format!("{}: {name} must be a string", self.name)))?;
                 path = path.replace(&place, &value);
             }
@@ -182,7 +183,7 @@ impl Call<'_> {
         if tool.method == Method::GET {
             let pair = |(name, value): (&String, &Value)| {
                 let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                format!("{name}={}", escaped(&text))
+                format!("{name}={}", encoded(&text))
             };
             let query: Vec<String> = rest.iter().map(pair).collect();
             if !query.is_empty() {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// One event of a task at most: a result may be large.
+/// The largest event that is read, in bytes: a result may be large.
 const MAX_EVENT: usize = 16 << 20;
 /// A client that said nothing else is told of progress for so long.
 pub(super) const PATIENCE: Duration = Duration::from_mins(10);
@@ -85,14 +85,17 @@ struct Event {
 #[derive(Default)]
 struct Reader {
     rest: Vec<u8>,
+    /// How much of `rest` has no end of an event in it.
+    searched: usize,
 }
 
 impl Reader {
     fn read(&mut self, bytes: &[u8]) -> Vec<Event> {
         self.rest.extend_from_slice(bytes);
         let mut events = Vec::new();
-        while let Some(end) = self.rest.windows(2).position(|pair| pair == b"\n\n") {
-            let block: Vec<u8> = self.rest.drain(..end + 2).collect();
+        while let Some(end) = self.rest[self.searched..].windows(2).position(|pair| pair == b"\n\n") {
+            let block: Vec<u8> = self.rest.drain(..self.searched + end + 2).collect();
+            self.searched = 0;
             let text = String::from_utf8_lossy(&block);
             let field =
                 |name: &str| text.lines().filter_map(|line| line.strip_prefix(name)).collect::<Vec<_>>().join("\n");
@@ -104,6 +107,7 @@ impl Reader {
         if self.rest.len() > MAX_EVENT {
             self.rest.clear();
         }
+        self.searched = self.rest.len().saturating_sub(1);
         events
     }
 }

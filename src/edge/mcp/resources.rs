@@ -7,7 +7,7 @@ use rmcp::model::{
 use serde_json::json;
 
 use super::handler::Call;
-use super::inner::escaped;
+use runtime::uri::encoded;
 
 const CATALOG: &str = "taskgate://catalog";
 const TASK: &str = "taskgate://tasks/";
@@ -46,15 +46,15 @@ impl Call<'_> {
         let unknown = || ErrorData::resource_not_found(format!("there is no resource {uri}"), None);
         let rest = uri.strip_prefix(TASK).ok_or_else(unknown)?;
         let path = match rest.strip_suffix(LOG) {
-            Some(id) => format!("/v1/tasks/{}/events", escaped(id)),
-            None => format!("/v1/tasks/{}", escaped(rest)),
+            Some(id) => format!("/v1/tasks/{}/events", encoded(id)),
+            None => format!("/v1/tasks/{}", encoded(rest)),
         };
         let mut answer = self.inner.get(&path).await?;
         if !answer.status.is_success() {
             return Err(unknown());
         }
         if let Some(id) = rest.strip_suffix(LOG) {
-            let lines = self.inner.get(&format!("/v1/tasks/{}/logs", escaped(id))).await?;
+            let lines = self.inner.get(&format!("/v1/tasks/{}/logs", encoded(id))).await?;
             answer.body["lines"] = lines.body["lines"].clone();
         }
         Ok(answer.body.to_string())

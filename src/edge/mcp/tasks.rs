@@ -10,9 +10,10 @@ use rmcp::model::{CallToolResult, ContentBlock, DetailedTask, JsonObject, Task, 
 use serde_json::{Value, json};
 
 use super::handler::Call;
-use super::inner::{Answer, escaped};
+use super::inner::Answer;
 use super::{inputs, wrong};
 use runtime::clock;
+use runtime::uri::encoded;
 
 /// The poll interval that is suggested to clients.
 pub(super) const POLL_MILLIS: u64 = 1_000;
@@ -33,7 +34,7 @@ pub(super) enum Standing {
 impl Call<'_> {
     /// The operation's view of a task or a group.
     pub(super) async fn body_of(&self, id: &str) -> Result<Value, ErrorData> {
-        let answer = self.inner.get(&format!("/v1/tasks/{}", escaped(id))).await?;
+        let answer = self.inner.get(&format!("/v1/tasks/{}", encoded(id))).await?;
         if answer.status.is_success() { Ok(answer.body) } else { Err(complaint_of(&answer)) }
     }
 
@@ -49,7 +50,7 @@ impl Call<'_> {
     }
 
     async fn ended(&self, id: &str, task: Task) -> Result<DetailedTask, ErrorData> {
-        let answer = self.inner.get(&format!("/result/{}", escaped(id))).await?;
+        let answer = self.inner.get(&format!("/result/{}", encoded(id))).await?;
         // A success may be known before its result is.
         if answer.status == StatusCode::ACCEPTED {
             return Ok(DetailedTask::new(task, TaskPayload::Working));
@@ -74,7 +75,7 @@ impl Call<'_> {
 
     /// Revokes a task, also a running one. Returns what the operation answered.
     pub(super) async fn revoke(&self, id: &str) -> Result<Value, ErrorData> {
-        let path = format!("/v1/tasks/{}/revoke", escaped(id));
+        let path = format!("/v1/tasks/{}/revoke", encoded(id));
         let answer = self.inner.post(&path, &json!({"terminate": true, "reason": "cancelled over MCP"})).await?;
         if answer.status.is_success() { Ok(answer.body) } else { Err(complaint_of(&answer)) }
     }

@@ -10,13 +10,14 @@ use rmcp::model::{CallToolResponse, CallToolResult, CreateTaskResult, Tool, Tool
 use serde_json::{Map, Value, json};
 
 use super::handler::Call;
-use super::inner::{Answer, escaped};
+use super::inner::Answer;
 use super::own::{self, Own};
 use super::progress::{self, Listener};
 use super::tasks::{id_of, result, seed, tool_result};
 use super::wrong;
 use crate::catalog::Entry;
 use ledger::Scope;
+use runtime::uri::encoded;
 
 /// How long a call waits for its result, unless the client prefers otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -149,7 +150,7 @@ impl Call<'_> {
             return Ok(result(&answer).into());
         };
         // It is accepted, even if the stream of its events is refused.
-        let Ok(events) = self.inner.events(&format!("/v1/tasks/{}/events", escaped(id))).await? else {
+        let Ok(events) = self.inner.events(&format!("/v1/tasks/{}/events", encoded(id))).await? else {
             return Ok(self.goes_on(&answer, takes_tasks).await);
         };
         let patience = self.inner.patience(if takes_tasks { PATIENCE } else { progress::PATIENCE });
@@ -177,7 +178,7 @@ impl Call<'_> {
         let endpoint = entry.endpoint.as_ref().expect("only entries with an endpoint are tools");
         let (mut path, mut body) = (endpoint.path.clone(), arguments);
         for param in &endpoint.params {
-            let value = body.remove(param).as_ref().and_then(Value::as_str).map(escaped);
+            let value = body.remove(param).as_ref().and_then(Value::as_str).map(encoded);
             let value = value.ok_or_else(|| wrong(format!("{param} is required, a string")))?;
             path = path.replace(&format!("{{{param}}}"), &value);
         }

@@ -1,5 +1,6 @@
 //! The answer to a submission.
 
+use runtime::uri::encoded;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -43,19 +44,6 @@ impl LinksView {
             events: base::path(&format!("/v1/tasks/{id}/events")),
         }
     }
-}
-
-/// An id as a part of a path.
-pub(super) fn encoded(id: &str) -> String {
-    let mut text = String::with_capacity(id.len());
-    for byte in id.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
 }
 
 /// One task of a canvas.

@@ -5,11 +5,11 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Mask;
-use super::accepted::encoded;
 use crate::catalog::Catalog;
 use celery::task::json::{self, Fields};
 use celery::task::{Json, Submission, signature};
 use ledger::{Run, Schedule};
+use runtime::uri::encoded;
 
 /// Members with data that clients sent to tasks.
 const CARRIERS: [&str; 7] = ["args", "kwargs", "link", "link_error", "chain", "group", "chord"];

@@ -2,6 +2,7 @@
 //!
 //! It is built once, when the delivery is created, so every attempt sends the same. Fields that the catalog masks are masked here too.
 
+use runtime::uri::encoded;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -118,19 +119,6 @@ fn redacted(task: &Task, catalog: &Catalog) -> Vec<String> {
     }
     let entry = task.name.as_deref().and_then(|name| catalog.entry(name));
     entry.map(|entry| entry.defaults.redact.clone()).unwrap_or_default()
-}
-
-/// Percent-encoded for a path.
-fn encoded(id: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    id.bytes().fold(String::with_capacity(id.len()), |mut text, byte| {
-        if plain(byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-        text
-    })
 }
 
 #[cfg(test)]
