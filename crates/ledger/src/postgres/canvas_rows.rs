@@ -10,7 +10,7 @@ use crate::statements::statements;
 use celery::task::{GroupId, TaskId};
 
 statements! {
-    /// `$2` and `$3` bound the numbers, here and in [`CANVAS`]: no task of a canvas is older than its root.
+    /// `$2` and `$3` bound the numbers, here and in [`CANVAS`].
     MEMBERS = concat!(
         "select t.task_no, coalesce(t.given_id, cast(t.id as text)) as task_id, nullif(k.name, '') as name, t.group_index, s.phase, \
          coalesce(s.status, taskgate.word(s.phase)) as status, cast(s.seq as bigint) as seq, s.result, s.failure_type, s.failure_message from ",
@@ -19,7 +19,7 @@ statements! {
         between!("$2", "$3"),
         " order by t.group_index nulls last, t.task_no"
     );
-    /// `$4` the key of the root's id.
+    /// `$4` is the key of the root's id.
     CANVAS = concat!(
         "select ",
         fact_columns!(),
@@ -48,7 +48,7 @@ pub(super) async fn members(pool: &Pool, id: &GroupId) -> Result<Vec<PgRow>, Err
     Ok(sqlx::query(MEMBERS).bind(id.as_str()).bind(0i64).bind(i64::MAX).fetch_all(pool).await?)
 }
 
-/// No task of a canvas is from a day before the root's.
+/// Reads only from about the root's day on: no task of a canvas is older than its root.
 pub(super) async fn canvas(pool: &Pool, root: &TaskId) -> Result<Vec<PgRow>, Error> {
     let key = numbers::key(root.as_str());
     let (low, _) = numbers::place(&[key]);

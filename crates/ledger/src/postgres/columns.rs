@@ -48,7 +48,8 @@ macro_rules! closed_columns {
 }
 pub(super) use closed_columns;
 
-/// Task, names and state: `from` with aliases `t`, `k` and `s`. `full` or `light`; the parameters that bound the numbers.
+/// A `from` clause that reads tasks, names and states as `t`, `k` and `s`. Arguments: `full` or `light`, and the parameters that bound
+/// the numbers.
 #[rustfmt::skip]
 macro_rules! standing {
     (full, $low:literal, $high:literal) => {
@@ -76,14 +77,14 @@ macro_rules! standing {
 }
 pub(super) use standing;
 
-/// `where` that bounds the numbers of `t`.
+/// A condition that bounds the numbers of `t`.
 #[rustfmt::skip]
 macro_rules! between {
     ($low:literal, $high:literal) => { concat!("t.task_no >> 32 >= ", $low, " and t.task_no >> 32 < ", $high) };
 }
 pub(super) use between;
 
-/// The names of `t`.
+/// A join that reads the name and queue of `t` as `k`.
 macro_rules! named {
     () => {
         " cross join lateral (select k.name, k.queue from taskgate.kind k where k.kind_no = t.kind_no offset 0) k "

@@ -27,7 +27,7 @@ pub(super) fn on_state(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     }
 }
 
-/// Conditions on what was submitted. The tested numbers are of the days in `span`.
+/// Conditions on what was submitted. `span` are the days of the numbers that are tested.
 pub(super) fn on_task(query: &mut QueryBuilder<Postgres>, filter: &Filter, span: (i64, i64)) {
     one_of(query, "k.name", &filter.task);
     one_of(query, "k.queue", &filter.queue);
@@ -58,7 +58,7 @@ pub(super) fn on_task(query: &mut QueryBuilder<Postgres>, filter: &Filter, span:
     }
 }
 
-/// Looks into the beginning of the message, without what follows the arguments, and into what events say of adopted tasks.
+/// Searches the arguments: in the beginning of the message, and for adopted tasks in the texts that workers' events contain.
 fn argument(query: &mut QueryBuilder<Postgres>, text: &str) {
     let patterns: Vec<String> = spellings(text).iter().map(|text| format!("%{}%", escape(text))).collect();
     query.push(" and coalesce(t.options, '') not like '%\"redact\":%' and (lower(split_part(left(t.body, ");

@@ -1,4 +1,4 @@
-//! The writes of people's control that depend on PostgreSQL's tables and locks.
+//! Writes for pauses, requests to revoke and dismissed dead letters, as far as they depend on PostgreSQL's tables and locks.
 
 use super::pool::Tx;
 use super::{numbers, tasks};
@@ -9,7 +9,8 @@ use runtime::clock::Time;
 
 statements! {
     WAKE = "update taskgate.outbox set parked = null, wake_at = $2 where parked = $1";
-    /// Queues that stay paused, without those being resumed at this moment. It does not wait for locks, because a resume waits for outbox rows.
+    /// Queues that stay paused. A queue whose row is locked is being resumed, so it is left out; waiting for the lock could deadlock, because a
+    /// resume waits for outbox rows.
     STILL_PAUSED = "select queue from taskgate.queue_pause for share skip locked";
     /// `$1` numbers, `$3` and `$4` their bounds.
     REQUEST_REVOKE = "with open as (update taskgate.flight set revoke_requested_at = $2 \

@@ -1,4 +1,4 @@
-//! DAGs. Whoever removes a part's row sends it: the row's lock lets one replica do so, and whoever waited finds it gone.
+//! DAGs. The replica that deletes a part's row sends the part. Only one can: the others wait for the row's lock and then find no row.
 
 use async_trait::async_trait;
 use sqlx::Row;
@@ -20,7 +20,7 @@ statements! {
          from unnest($1::uuid[], $2::bigint[]) as n(id, to_no) join taskgate.task t on t.id = n.id on conflict do nothing";
     DAG = "select document from taskgate.dag where root_id = $1";
     ANY = "select exists (select 1 from taskgate.dag_part)";
-    /// Its entries all wait for the same tasks, so one of them stands for all.
+    /// Parts whose predecessors have all succeeded. The first tasks of a part wait for the same predecessors, so one of them is checked.
     READY = "select p.part_no, p.document from taskgate.dag_part p where p.part_no > $1 and not exists \
          (select 1 from taskgate.edge e where e.to_no = p.task_no and e.kind = 'after' \
          and (exists (select 1 from taskgate.flight f where f.task_no = e.from_no) \
@@ -30,7 +30,7 @@ statements! {
     CUT = "delete from taskgate.dag_part where part_no in (select p.part_no from taskgate.dag_part p \
          where exists (select 1 from taskgate.edge e join taskgate.ended d on d.task_no = e.from_no \
          where e.to_no = p.task_no and e.kind = 'after' and d.phase <> 'succeeded') order by p.part_no limit $1 for update skip locked)";
-    /// `$6` the day of the number.
+    /// `$6` is the day of the number.
     SEND =
         "update taskgate.task set headers = $2, body = $3, due_at = $4, expires_at = $5 where task_no = $1 and task_no >> 32 = $6";
     OUTBOX = "insert into taskgate.outbox (task_no, wake_at, accepted_at) values ($1, $2, $3)";
@@ -38,7 +38,7 @@ statements! {
          where d.submitted_at < $1 and not exists (select 1 from taskgate.task t where t.id = d.root_key) limit $2)";
 }
 
-/// As a part of the submission that brings it.
+/// Inserts a DAG in the transaction of its submission.
 pub(super) async fn insert(tx: &mut Tx, submission: &Submission, numbers: &[i64]) -> Result<(), sqlx::Error> {
     let Some(dag) = &submission.dag else { return Ok(()) };
     let (root, key) = (dag.root_id.as_str(), numbers::key(dag.root_id.as_str()));

@@ -41,7 +41,7 @@ macro_rules! among {
 }
 pub(super) use among;
 
-/// A condition: one of a list of hashes.
+/// The condition that a column is one of a list of hashes.
 macro_rules! among_hashes {
     ($list:literal) => {
         concat!("= any(", $list, ")")
@@ -90,7 +90,7 @@ fn slot(key: &str) -> i32 {
 
 crate::statements::statements! {
     ALONE = "select pg_advisory_xact_lock(7310321, n.slot) from unnest($1::int[]) as n(slot)";
-    /// A recorder that has a successor may still be writing logs.
+    /// One writer of logs at a time: a recorder that has lost its lease may still be writing.
     LOCK_LOGS = "select pg_advisory_xact_lock(7310319, 4)";
 }
 
@@ -107,7 +107,7 @@ impl Adapter {
         &self.pool
     }
 
-    /// For task logs: one writer at a time, and a crash may lose the newest lines.
+    /// Begins a transaction for task logs: one writer at a time, and a crash may lose the newest lines.
     pub(super) async fn begin_logs(&self) -> Result<Tx, Error> {
         let mut tx = pool::begin_as(&self.pool, BEGIN_RELAXED).await?;
         sqlx::query(LOCK_LOGS).execute(&mut *tx).await?;

@@ -1,4 +1,4 @@
-//! Histories and the firehose.
+//! Histories of tasks, and the feed of all events.
 //!
 //! A feed position is (id of the writing transaction, index within it). It becomes visible when no older transaction of a ledger can
 //! still commit, so a reader that continues after its last position misses nothing. A row of the feed has many events; a page may end
@@ -50,13 +50,13 @@ statements! {
          union all select e.task_no, e.seq, e.history from taskgate.ended e \
          where e.task_no = any($1) and e.task_no >> 32 >= $2 and e.task_no >> 32 < $3 and e.history is not null) p \
          order by p.task_no, p.last_seq limit $4";
-    /// The end of the visible feed: the oldest running transaction that may still add events.
+    /// The end of the visible feed: the position of the oldest running transaction that may still add events.
     ///
-    /// Transactions of others (of other databases too) have ids from the same counter and may stay open for hours; they are told
-    /// by their locks. A transaction of ours holds a lock on a table of the schema before it gets an id and until it has ended, so
-    /// one that is seen without such a lock is not ours. Nor is one that has locks on the inbox alone: that is an application with a call
-    /// that it has not committed, and what takes calls out of the inbox writes tasks in a transaction of their own. One that has no locks
-    /// any more has just ended: it counts, this once. The answer is for statements that begin later: what ended since is visible to them.
+    /// Transactions of other applications (also in other databases) take ids from the same counter and may stay open for hours. Their locks
+    /// tell them apart: a transaction of the ledger locks a table of the schema before it gets an id and until it ends, so a running transaction
+    /// without such a lock is not the ledger's. Locks on the inbox alone do not count: an application holds them until it commits its call, and
+    /// the service that empties the inbox writes tasks in its own transactions. A transaction without any locks has just ended, and still
+    /// counts. Use the answer in a later statement, which sees everything that has ended by then.
     FEED_END = "with held as materialized (\
          select locktype, transactionid, pid, relation, mode from pg_locks where granted \
          and (locktype = 'transactionid' or (locktype = 'relation' \
@@ -133,7 +133,7 @@ pub(super) async fn events(pool: &Pool, id: &TaskId, after: i64, limit: i64) -> 
     if found.is_empty() {
         match said_by_columns(pool, &[no]).await?.remove(&no) {
             Some(said) => told.extend(said),
-            // Its history began meanwhile.
+            // The first event to be stored came between the two reads.
             None => found = pieces(pool, no, after).await?,
         }
     }
@@ -211,7 +211,7 @@ pub(super) async fn histories(pool: &Pool, task_nos: &[i64], limit: i64) -> Resu
     without.retain(|no| !said.contains_key(no));
     by_task.extend(said);
     if !without.is_empty() {
-        // Histories that began meanwhile.
+        // These tasks got stored histories between the reads.
         read_histories(pool, &without, (low, high), limit, &mut by_task).await?;
     }
     let subjects = subjects(pool, task_nos).await?;

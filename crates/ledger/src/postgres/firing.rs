@@ -60,7 +60,7 @@ pub(super) async fn fire(adapter: &Adapter, firings: &[Firing], at: Time) -> Res
     Err(Error::Refused("a firing met a unique violation that no look-up explains".into()))
 }
 
-/// Notes one run by hand: the last of its schedule, and its rows.
+/// Records a run by hand: as the last run of its schedule, and in rows of its own.
 pub(super) async fn note(tx: &mut Tx, id: &str, last: &Last, rows: &[RunRow]) -> Result<(), Error> {
     ran(tx, &[(id, last)]).await?;
     runs(tx, &rows.iter().map(|row| (id, row)).collect::<Vec<_>>()).await

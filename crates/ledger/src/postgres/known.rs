@@ -81,8 +81,8 @@ impl Known {
         ids.into_iter().for_each(|id| halves.remove(id));
     }
 
-    /// After an error it is unknown what was written: a commit may have failed, or a crash may have undone an earlier one that was not on
-    /// disk. A `seq` may then come again with other data.
+    /// Empties the cache after an error, because it is unknown what was written: the commit may have failed, or a crash may have undone an
+    /// earlier commit that was not on disk. The same `seq` may then be written again with other data.
     pub fn clear(&self) {
         *self.halves() = Halves::default();
     }
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(
             numbers(&known.enough_for(&[heard(4, Phase::Queued)])),
             [0i64; 0],
-            "what says nothing new is looked at"
+            "news that changes nothing is checked against the row"
         );
     }
 

@@ -84,7 +84,7 @@ impl Lane {
     }
 }
 
-/// Checks an idle connection: it may have died with its server, which is better noticed here than by a statement.
+/// Checks a connection that was idle: it may have died with its server, and then a statement would fail.
 async fn alive(open: Option<Open>) -> Option<PgConnection> {
     let Open { mut connection, used } = open?;
     if used.elapsed() > RESTED {

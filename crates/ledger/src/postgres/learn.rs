@@ -1,7 +1,7 @@
 //! Applies news: locks rows in one order, applies the pure rule, commits once for the batch.
 //!
-//! Unfinished tasks are locked first. A task that another transaction ends meanwhile is gone from there when its lock is free; the second
-//! statement, which searches the ended tasks, then finds it.
+//! Unfinished tasks are locked first. If another transaction ends a task while this one waits for its lock, the row is no longer in `flight`;
+//! the second statement then finds the task among the ended ones.
 
 use std::collections::HashSet;
 
@@ -45,13 +45,13 @@ statements! {
         "cross join lateral (select * from taskgate.ended e where e.task_no = t.task_no and e.task_no >> 32 >= $2 \
          and e.task_no >> 32 < $3 for no key update) s"
     );
-    /// Locked until the commit: the next holder cannot take the lease before that.
+    /// Checks the fence and locks the lease until the commit, so that no other holder takes it before.
     FENCE = "select 1 from taskgate.lease where name = $1 and term = $2 for share";
-    /// The fence alone, for batches that need no lock.
+    /// Checks the fence and renews the lease, for batches that lock no task.
     RENEW =
         "update taskgate.lease set expires_at = greatest(expires_at, $1) where name = $2 and term = $3";
-    /// The fence, then [`LOCK`], in one round trip: no rows without the fence. It renews the lease, so that a successor that waits for a long
-    /// write sees afterwards that the holder is alive.
+    /// [`RENEW`] and [`LOCK`] in one round trip; returns no rows if the fence does not hold. It renews the lease, so that a replica which
+    /// waits for the lease during a long write then sees that the holder is alive.
     LOCK_FENCED = concat!(
         "with fence as (update taskgate.lease set expires_at = greatest(expires_at, $6) where name = $4 and term = $5 returning 1) \
          select ",
@@ -97,7 +97,7 @@ pub(super) async fn learn(
                 return Err(error);
             }
         }
-        // From now on every task is read.
+        // The next attempts use no cached tasks.
         store.known.forget(known.iter().map(|task| &task.id));
         known.clear();
     }

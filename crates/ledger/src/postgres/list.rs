@@ -27,7 +27,7 @@ const LONGEST_STEP: i64 = 2_500;
 /// Steps of a search in arguments are shorter: each task's message is read.
 const LONGEST_READING_STEP: i64 = 250;
 
-/// No index helps a search in arguments, so a page of it opens the partitions of so many days only.
+/// No index supports a search in arguments, so one page of it reads the partitions of this many days only.
 const SEARCHED_DAYS: i64 = 31;
 const DAY_BITS: u32 = 32;
 
@@ -35,7 +35,7 @@ const DAY_BITS: u32 = 32;
 const SKEW: i64 = 600 * 1_000_000;
 
 statements! {
-    /// Each of these returns numbers below `$1` and not below `$2`, descending, at most `$3`. Bounds on days exclude partitions.
+    /// Each of these statements returns at most `$3` numbers below `$1` and not below `$2`, descending. The conditions on days exclude partitions.
     ALL = "select task_no from taskgate.task where task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 order by task_no desc limit $3";
     AT_WORKER = "select task_no from taskgate.flight where at_worker and task_no < $1 and task_no >= $2 \
          order by task_no desc limit $3";
@@ -43,7 +43,7 @@ statements! {
         "select task_no from taskgate.flight where task_no < $1 and task_no >= $2 order by task_no desc limit $3";
     DEAD = "select task_no from taskgate.ended where dead and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
          order by task_no desc limit $3";
-    /// The same for any of the texts `$4`.
+    /// As [`ALL`], for tasks with one of the texts `$4`: here a phase, in the following statements a name, a queue and so on.
     TROUBLE = "select c.task_no from unnest($4::text[]) as v(text) cross join lateral (\
          select task_no from taskgate.ended where phase <> 'succeeded' and phase = v.text and task_no < $1 and task_no >> 32 <= $1 >> 32 and task_no >= $2 and task_no >> 32 >= $2 >> 32 \
          order by phase desc, task_no desc limit $3) c order by c.task_no desc limit $3";
@@ -72,7 +72,7 @@ statements! {
     GIVEN_IDS =
         "select task_no from taskgate.task where given_id >= $1 and given_id < $2 order by given_id limit $3";
     SUBMITTED = "select task_no, submitted_at from taskgate.task where task_no >= $1 and task_no >> 32 >= $1 >> 32 order by task_no limit 1";
-    /// No number is above it.
+    /// The highest number that was assigned.
     NEWEST = "select last_value from taskgate.task_no";
     /// The first day of the oldest partition.
     OLDEST_DAY = "select (min(to_date(substr(c.relname, 6), 'YYYYMM')) - date '1970-01-01')::bigint \
@@ -122,7 +122,7 @@ pub(super) async fn tasks(pool: &Pool, filter: &Filter, page: &Page) -> Result<(
         found.extend(matching(pool, filter, &met, &by_id, i64::try_from(missing).unwrap_or(i64::MAX)).await?);
         if found.len() > wanted {
             found.truncate(wanted);
-            // Without any result the next page begins where this one did.
+            // If no task matched, the next page continues where this one stopped.
             break Some(Cursor(found.last().map_or(below, |task| task.no)));
         }
         let Some(&last) = met.last().filter(|_| !is_end) else { break rest };
@@ -163,7 +163,7 @@ async fn matching(
     rows::tasks(&query.build().fetch_all(pool).await?)
 }
 
-/// The path with presumably the fewest steps.
+/// Chooses the index that probably needs the fewest steps.
 fn path(filter: &Filter) -> Path {
     let others = Filter { from: None, to: None, ..filter.clone() };
     let along = |statement, texts: Vec<String>, rest: Filter| Path {
@@ -226,7 +226,7 @@ fn phases(filter: &Filter) -> Option<Vec<Phase>> {
     if filter.status.is_empty() {
         return None;
     }
-    // A state that is not Celery's is a custom state of a running task.
+    // A status that is not one of Celery's is a custom state of a running task.
     let means = |word: &String| {
         let known: Vec<Phase> = Phase::ALL.into_iter().filter(|phase| phase.status() == word).collect();
         if known.is_empty() { vec![Phase::Running] } else { known }
@@ -251,13 +251,13 @@ async fn bounds(pool: &Pool, filter: &Filter, page: &Page) -> Result<(i64, i64),
     Ok((below, not_below))
 }
 
-/// Where this page ends, and the cursor to what is older than that.
+/// The number at which this page ends, and the cursor for older tasks.
 async fn reach(pool: &Pool, filter: &Filter, below: i64, not_below: i64) -> Result<(i64, Option<Cursor>), Error> {
     if filter.argument.is_none() {
         return Ok((not_below, None));
     }
     let newest: i64 = sqlx::query(NEWEST).fetch_one(pool).await?.try_get(0)?;
-    // What was submitted before `to` has no number of a later day: clocks differ by less than one.
+    // No task submitted before `to` has a number of a later day: clocks differ by less than a day.
     let last_day = filter.to.map_or(i64::MAX, |to| numbers::first_day(to) + 2);
     let begin_day = (below.min(newest) >> DAY_BITS).min(last_day);
     let end = (begin_day - SEARCHED_DAYS) << DAY_BITS;
@@ -272,7 +272,7 @@ async fn reach(pool: &Pool, filter: &Filter, below: i64, not_below: i64) -> Resu
 /// About the lowest number of tasks submitted at this time or later; the end of all numbers when there are none.
 async fn first_at(pool: &Pool, at: i64) -> Result<i64, Error> {
     let newest: i64 = sqlx::query(NEWEST).fetch_one(pool).await?.try_get(0)?;
-    // The sequence may be ahead of the newest task: then nothing is found from `middle` on.
+    // The sequence may be ahead of the newest task; then there is no task from `middle` on.
     let (mut low, mut high, mut is_end) = (0, newest, true);
     while low <= high {
         let middle = low + (high - low) / 2;

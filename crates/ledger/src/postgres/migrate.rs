@@ -28,8 +28,8 @@ statements! {
     ROLL = "select taskgate.roll()";
 }
 
-/// Drops the named statements that the driver uses for migrations. Through a pooler the connection is shared with other clients, for whom
-/// a taken name would be an error.
+/// Drops the named statements that the driver prepares for migrations. A pooler gives the connection to other clients afterwards, whose
+/// statements would fail if their names were taken.
 const FORGET_STATEMENTS: &str = r"
 do $$
 declare name text;

@@ -108,14 +108,14 @@ pub(crate) use pool::begin_elsewhere;
 use pooled::{Door, Pool};
 pub use statements::statements;
 
-/// How many commits of other replicas a watcher may lag behind; after more it reads everything again.
+/// How many commits of other replicas a watcher may lag behind. A watcher that lags more reads everything again.
 const CHANGES: usize = 1024;
 
 /// Each method is one call on the pool; a clone shares it.
 pub struct PostgresLedger {
     config: PostgresConfig,
     pool: Pool,
-    /// The listener's pool: whether it can listen depends on whether there is a pooler in between.
+    /// The pool of the listener, which can listen only if there is no pooler in between.
     listening: Pool,
     store: Store,
     lanes: Lanes,
@@ -142,7 +142,7 @@ pub fn understands(url: &str) -> Result<(), Error> {
     pool::direct_options(&PostgresConfig::new(url)).map(|_| ()).map_err(|error| Error::Refused(Box::new(error)))
 }
 
-/// Dedicated connections for writers of batch after batch.
+/// Dedicated connections for the services that write one batch after the other.
 struct Lanes {
     submissions: Lane,
     publications: Lane,

@@ -52,7 +52,7 @@ pub(super) fn any(replica: &str) -> String {
     format!("{replica}\n*")
 }
 
-/// As [`payload`], for tasks that changed without an event.
+/// The same for tasks that changed without an event.
 pub(super) fn payload_of(replica: &str, ids: &[TaskId]) -> Option<String> {
     if ids.is_empty() {
         return None;
@@ -111,11 +111,11 @@ impl Listener {
         }
     }
 
-    /// Reads periodically behind a pooler, where LISTEN ends with the transaction.
+    /// Makes watchers read periodically: behind a pooler, LISTEN would end with its transaction.
     async fn look_again_and_again(&self, stop: CancellationToken) {
         info!(
-            "the ledger is reached through a connection pooler: what other replicas commit is looked for every second; set \
-             database.direct_url to the server itself, and it is heard of at once"
+            "the ledger is reached through a connection pooler, so commits of other replicas are polled for every second; set \
+             database.direct_url to the server's own address to be notified of them at once"
         );
         while !stop.is_cancelled() {
             let _ = self.changed.send(Changed::Any);

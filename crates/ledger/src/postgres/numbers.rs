@@ -1,4 +1,4 @@
-//! Derives the partitions of a task's number from its id, so that a look-up reads two partitions instead of all.
+//! Guesses the partitions of a task from its id, so that a look-up reads two partitions instead of all.
 //!
 //! A number is (day << 32) + count. Ids made by gateways begin with the time, so the number of such an id is from the same or an adjacent
 //! day: clocks differ, and the sequence moves to a new day some time after midnight. An id without a time may be anywhere. The place is
@@ -66,7 +66,7 @@ pub(super) fn span(numbers: &[i64]) -> (i64, i64) {
     low.zip(high).map_or((0, 0), |(low, high)| (low >> DAY_BITS, (high >> DAY_BITS) + 1))
 }
 
-/// No task that was submitted since this time has a number of an earlier day: clocks differ by less than one.
+/// No task that was submitted since this time has a number of an earlier day: clocks differ by less than a day.
 pub(super) fn first_day(since: Time) -> i64 {
     since.0.div_euclid(DAY_MICROS) - 1
 }

@@ -1,5 +1,5 @@
-//! The rows of the outbox in PostgreSQL, and the transaction of a pass. The outbox has tasks that wait to be published, and those that the
-//! direct path left behind.
+//! The rows of the outbox in PostgreSQL, and the transaction of a pass. The outbox has tasks that wait to be published, and tasks that the
+//! direct path did not publish.
 //!
 //! Lock order everywhere: outbox rows first, then tasks. A pass holds its rows while the carrier publishes, so a withdrawal waits and then
 //! finds the task published, or comes first and the pass does not see the row.
@@ -22,9 +22,9 @@ use runtime::clock::Time;
 
 statements! {
     GONE = "delete from taskgate.outbox where task_no = any($1)";
-    /// One pass at a time over all replicas.
+    /// Allows only one pass at a time, over all replicas.
     ALONE = "select pg_try_advisory_xact_lock(7310319, 1)";
-    /// `$1` now, `$2` accepted before, `$3` limit. Tasks that were held at first are on no replica's direct path.
+    /// `$1` now, `$2` accepted before, `$3` limit. `$2` does not apply to tasks that were held at first, because no replica publishes them directly.
     DUE = "select task_no, accepted_at, gate, gate_max from taskgate.outbox \
          where wake_at <= $1 and (accepted_at <= $2 or wake_at > accepted_at) order by wake_at, task_no limit $3 \
          for update skip locked";
@@ -56,7 +56,7 @@ statements! {
          where o.task_no = n.task_no";
     /// Locks the outbox rows of these tasks.
     LOCK = "select task_no from taskgate.outbox where task_no = any($1) order by task_no for update";
-    /// `$2` now. Not on any replica's direct path: see [`DUE`].
+    /// `$2` now. No replica publishes these tasks directly, see [`DUE`].
     REMEMBER = "insert into taskgate.outbox (task_no, wake_at, accepted_at) select n.task_no, $2 + 1, $2 from unnest($1::bigint[]) as n(task_no)";
     /// `$2` and `$3` bound the numbers.
     WITH_MESSAGES = concat!(
@@ -91,7 +91,7 @@ pub(super) async fn drain(
     Ok(drained)
 }
 
-/// Searches for unpublished tasks, but not in every pass: they are at least two seconds old.
+/// Searches the feed for unpublished tasks, but not in every pass, because they are at least `settle` old.
 async fn gather_left_behind(store: &Store, now: Time, settle: Duration) -> Result<(), Error> {
     const AGAIN_MICROS: i64 = 250_000;
     let cut = now.minus(settle).0;
@@ -167,7 +167,7 @@ pub(super) async fn with_messages(tx: &mut Tx, numbers: &[i64]) -> Result<HashSe
     found.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Puts tasks back.
+/// Puts tasks back into the outbox.
 pub(super) async fn remember(tx: &mut Tx, places: &[(i64, String)], at: Time) -> Result<(), Error> {
     let numbers: Vec<i64> = places.iter().map(|(number, _)| *number).collect();
     sqlx::query(REMEMBER).bind(numbers).bind(at.0).execute(&mut **tx).await?;

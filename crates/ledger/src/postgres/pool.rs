@@ -24,7 +24,8 @@ pub struct PostgresConfig {
     pub url: String,
     /// The URL of the server itself if `url` points to a pooler, for LISTEN and migrations. Default: `url`.
     pub direct_url: Option<String>,
-    /// Default 10: for concurrent passes of services and some readers. Writers of batch after batch have dedicated connections besides.
+    /// Default 10: for concurrent passes of services and some readers. Services that write one batch after the other have further, dedicated
+    /// connections.
     pub max_connections: u32,
     /// How long a call waits for a connection before the ledger counts as down. Default 3 s.
     pub acquire_timeout: Duration,
@@ -108,7 +109,7 @@ pub(super) fn pool(config: &PostgresConfig, door: &Arc<Door>) -> Result<Pool, Er
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
             Box::pin(async move {
-                // An idle connection may have died with its server, which is better noticed here than by a call.
+                // An idle connection may have died with its server; checking it here keeps a call from failing.
                 if meta.idle_for > RESTED { connection.ping().await.map(|()| true) } else { Ok(true) }
             })
         })
@@ -118,7 +119,7 @@ pub(super) fn pool(config: &PostgresConfig, door: &Arc<Door>) -> Result<Pool, Er
     Ok(Pool::new(connections, Arc::clone(door), &settings))
 }
 
-/// A pool without statement timeouts, for migrations and for listening: to the server itself, if its address is known.
+/// A pool without statement timeouts, for migrations and for listening. It connects to the server itself, if its address is configured.
 pub(super) fn unlimited(config: &PostgresConfig) -> Result<Pool, Error> {
     let config = config.direct();
     let options = PgPoolOptions::new().max_connections(1).acquire_timeout(config.acquire_timeout);

@@ -4,7 +4,7 @@
 //! one round trip and executes it in the next, so even a single statement runs in a transaction: otherwise the second half might execute
 //! another client's statement.
 //!
-//! A pooler is recognised because it does not pass on our startup parameters to the server. Session mode is treated like transaction
+//! A pooler is recognised because it does not pass our startup parameter on to the server. Session mode is treated like transaction
 //! mode, because a client cannot tell the two apart.
 
 use std::fmt;
@@ -28,7 +28,7 @@ type Steps<'e> = BoxStream<'e, Result<Step, sqlx::Error>>;
 const MARK: (&str, &str) = ("taskgate.direct", "on");
 const SEES_MARK: &str = "select coalesce(current_setting('taskgate.direct', true), '') = 'on'";
 
-/// Whether there is a pooler before the server; asked once.
+/// Whether there is a pooler in front of the server; determined once.
 pub(super) struct Door {
     config: PostgresConfig,
     is_pooled: OnceCell<bool>,

@@ -16,7 +16,7 @@ use super::pool::{self, Tx};
 use super::pooled::Pool;
 use super::{migrate, numbers};
 
-/// A history that is kept for longer than this is dropped by months, so some of it is kept for up to a month more.
+/// A history that is kept for longer than this is dropped by months, so a task may be kept for up to a month longer.
 const BY_MONTHS: Duration = Duration::from_hours(60 * 24);
 
 statements! {
@@ -46,7 +46,7 @@ statements! {
     /// Deletes rows of the feed from its beginning, as long as all their events are older.
     FEED = "delete from taskgate.feed where pos in \
          (select pos from (select pos, at from taskgate.feed order by pos limit $2) oldest where oldest.at < $1)";
-    /// Up to which number messages were pruned.
+    /// The number up to which messages were pruned.
     PAYLOAD_MARK = "select payload_mark from taskgate.ledger for update";
     MOVE_PAYLOAD_MARK = "update taskgate.ledger set payload_mark = $1";
     /// Tasks that were skipped because they had not ended, and have ended now.
@@ -81,7 +81,7 @@ pub(super) async fn tasks(pool: &Pool, before: Time, limit: i64, now: Time) -> R
     one_by_one(pool, before, limit, now).await
 }
 
-/// A task has several events, and the feed a row for each commit, so it may have many more old rows than one step deletes tasks.
+/// Deletes many more rows than a step deletes tasks: a task has several events, and each may have a feed row of its own.
 async fn feed(pool: &Pool, before: Time, limit: i64) -> Result<(), Error> {
     let rows = limit.saturating_mul(FEED_ROWS);
     for _ in 0..FEED_STEPS {
@@ -93,7 +93,7 @@ async fn feed(pool: &Pool, before: Time, limit: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// A longer statement timeout, because sorting the ids of ten million tasks takes long. Locks are taken last, with a short timeout.
+/// With a longer statement timeout, because sorting the ids of ten million tasks takes long. Locks are taken last, with a short timeout.
 const BEGIN_MONTH: &str = "begin; set local statement_timeout = '10min'";
 
 async fn month(pool: &Pool, before: Time, now: Time) -> Result<i64, Error> {
@@ -150,7 +150,7 @@ async fn window(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<(i64, Option<
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
 }
 
-/// Prunes messages, continuing from the last mark. Tasks that have not ended by then are checked again separately.
+/// Prunes messages, continuing from the last mark. Tasks that have not ended yet go into `payload_late` and are checked again later.
 pub(super) async fn payloads(pool: &Pool, before: Time, limit: i64) -> Result<i64, Error> {
     let mut tx = pool::begin(pool).await?;
     let mark: i64 = sqlx::query(PAYLOAD_MARK).fetch_one(&mut *tx).await?.try_get(0)?;

@@ -98,7 +98,7 @@ impl Subject {
         })
     }
 
-    /// `feed` is zero if the position is not known.
+    /// `feed` is the event's position, zero if it is not known.
     pub fn event(&self, told: Told, feed: i64) -> Event {
         Event {
             task_no: self.task_no,

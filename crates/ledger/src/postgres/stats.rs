@@ -122,7 +122,7 @@ impl Stats for PostgresLedger {
     }
 }
 
-/// Whether an event is counted by minute, name and queue: first events, and counted phases. Ends are returned one by one.
+/// Whether an event is counted by minute, name and queue: it is a task's first event, or has a counted phase. Ends are returned one by one.
 fn is_counted(told: &Told) -> bool {
     told.seq == 1
         || matches!(told.phase, Phase::Received | Phase::Retrying)

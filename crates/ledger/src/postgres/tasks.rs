@@ -71,7 +71,7 @@ statements! {
         between!("$2", "$3"),
         " order by t.task_no"
     );
-    /// `$1` the name, `$2` submitted since, which `$3` is the day of, `$4` how many. A size is read without the text.
+    /// `$1` name, `$2` earliest submission, `$3` its day, `$4` limit. Reads the sizes of results without the texts.
     RESULT_SIZES = "select octet_length(e.result)::bigint from taskgate.kind k cross join lateral (\
          select task_no, submitted_at from taskgate.task where kind_no = k.kind_no and task_no >> 32 >= $3 \
          order by kind_no desc, task_no desc limit 100) t join taskgate.ended e on e.task_no = t.task_no and e.task_no >> 32 >= $3 \
@@ -83,7 +83,7 @@ statements! {
         between!("$2", "$3")
     );
     UNFINISHED = open_tasks!("");
-    /// As [`UNFINISHED`], if all phases are those of tasks at workers: queued tasks are not read.
+    /// As [`UNFINISHED`], if all phases are those of tasks at workers; does not read queued tasks.
     AT_WORKER = open_tasks!("s.at_worker and ");
     /// As [`UNFINISHED`], if the only phase is `waiting`.
     WAITING = open_tasks!("s.waits and ");
@@ -110,7 +110,7 @@ statements! {
          select min(name) from taskgate.kind where name > '' \
          union all select (select min(k.name) from taskgate.kind k where k.name > known.name) \
          from known where known.name is not null) select name from known where name is not null limit $1";
-    /// `$1` the id's key, of a task that was pruned alone or with its partition.
+    /// `$1` the key of an id; finds tasks that were pruned alone or with their partition.
     TOMBSTONE = "select taskgate.pruned_at($1)";
 }
 
@@ -119,7 +119,7 @@ pub(super) async fn by_id(pool: &Pool, statement: &'static str, keys: &[Uuid]) -
     let place = numbers::place(keys);
     let mut found = select(pool, statement, keys, place).await?;
     if found.len() < keys.len() && place != ANYWHERE {
-        // A repeated id is found only once, which costs no more than a second look-up.
+        // If an id is repeated, fewer rows are found, which only costs a second look-up.
         let known: HashSet<Uuid> = found.iter().map(key_of).collect::<Result<_, Error>>()?;
         let missing: Vec<Uuid> = keys.iter().copied().filter(|key| !known.contains(key)).collect();
         if !missing.is_empty() {
@@ -129,7 +129,7 @@ pub(super) async fn by_id(pool: &Pool, statement: &'static str, keys: &[Uuid]) -
     Ok(found)
 }
 
-/// The numbers of these ids, within a transaction: looked for where they should be, then anywhere.
+/// The numbers of these ids, within a transaction: first from the expected partitions, then from all.
 pub(super) async fn numbers_of(tx: &mut Tx, keys: &[Uuid]) -> Result<HashMap<Uuid, i64>, sqlx::Error> {
     let mut found = HashMap::new();
     for (low, high) in [numbers::place(keys), ANYWHERE] {

@@ -1,7 +1,7 @@
 //! Withdraws a task before it is published.
 //!
-//! A pass over the outbox holds its rows while it publishes. So a withdrawal first locks the row, and waits for the pass; if there is no
-//! row, it locks the task and checks again, because a pass may have put the task into the outbox meanwhile.
+//! A pass over the outbox locks its rows while it publishes. So a withdrawal first deletes the row, for which it waits for the pass. If there
+//! is no row, it locks the task and checks again, because a pass may have put the task into the outbox meanwhile.
 
 use crate::applied::Applied;
 use crate::statements::statements;
