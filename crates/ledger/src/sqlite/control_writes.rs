@@ -1,4 +1,4 @@
-//! The writes of people's control that depend on SQLite's tables.
+//! Writes for pauses, requests to revoke and dismissed dead letters, as far as they depend on SQLite's tables.
 
 use super::pool::{Tx, list};
 use crate::Error;
@@ -8,7 +8,7 @@ use runtime::clock::Time;
 
 statements! {
     WAKE = "update outbox set parked = 0, wake_at = $2 where queue = $1 and parked";
-    /// There is one writer, so nobody resumes a queue before the transaction ends.
+    /// There is one writer, so no queue is resumed before the transaction ends.
     STILL_PAUSED = "select queue from queue_pause";
     REQUEST_REVOKE =
         "update task set revoke_requested_at = coalesce(revoke_requested_at, $2) where task_id = $1";

@@ -1,4 +1,4 @@
-//! DAGs. Only one connection writes, so whoever finds a part's row removes it.
+//! DAGs. Only one connection writes, so each part is deleted, and sent, once.
 
 use async_trait::async_trait;
 use sqlx::Row;
@@ -18,7 +18,7 @@ statements! {
          select task_no, $2, 'after' from task where task_id = $1 on conflict do nothing";
     DAG = "select document from dag where root_id = $1";
     ANY = "select exists (select 1 from dag_part)";
-    /// Its entries all wait for the same tasks, so one of them stands for all.
+    /// Parts whose predecessors have all succeeded. The first tasks of a part wait for the same predecessors, so one of them is checked.
     READY = "select p.part_no, p.document from dag_part p where p.part_no > $1 and not exists (select 1 from edge e \
          join task t on t.task_no = e.from_no where e.to_no = p.task_no and e.kind = 'after' and t.phase <> 'succeeded') \
          order by p.part_no limit $2";
@@ -34,7 +34,7 @@ statements! {
          where d.submitted_at < $1 and not exists (select 1 from task t where t.task_id = d.root_id) limit $2)";
 }
 
-/// As a part of the submission that brings it.
+/// Inserts a DAG in the transaction of its submission.
 pub(super) async fn insert(tx: &mut Tx, submission: &Submission, numbers: &[i64]) -> Result<(), Error> {
     let Some(dag) = &submission.dag else { return Ok(()) };
     let query = sqlx::query(INSERT).bind(dag.root_id.as_str()).bind(submission.at.0).bind(&dag.document);

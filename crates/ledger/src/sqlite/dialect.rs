@@ -40,7 +40,7 @@ macro_rules! among {
 }
 pub(super) use among;
 
-/// A condition: one of a list of hashes.
+/// The condition that a column is one of a list of hashes.
 macro_rules! among_hashes {
     ($list:literal) => {
         concat!("in (select unhex(value) from json_each(", $list, "))")
@@ -88,12 +88,12 @@ impl Adapter {
         &self.pools.write
     }
 
-    /// For task logs.
+    /// Begins a transaction for task logs.
     pub(super) async fn begin_logs(&self) -> Result<Tx, Error> {
         self.begin().await
     }
 
-    /// Reports that these tasks have new data.
+    /// Does nothing: there is no other replica to notify.
     pub(super) async fn tell_grown(&self, _: &mut Tx, _: &[TaskId]) -> Result<(), Error> {
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Adapter {
         save::save(tx, applied).await
     }
 
-    /// None: every accepted task that waits is in the outbox.
+    /// Always zero: every accepted task that waits is in the outbox.
     pub(super) async fn count_outside(&self, _: Time) -> Result<i64, Error> {
         Ok(0)
     }

@@ -1,4 +1,4 @@
-//! Histories and the firehose.
+//! Histories of tasks, and the feed of all events.
 //!
 //! Only one connection writes, so positions become visible in order.
 

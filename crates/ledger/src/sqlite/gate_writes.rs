@@ -29,7 +29,7 @@ pub(super) async fn first(tx: &mut Tx, gates: &[Open]) -> Result<Vec<(String, i6
     let rows = sqlx::query(FIRST).bind(list(&names)).bind(most).fetch_all(&mut **tx).await?;
     let heads = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
     let mut heads = heads.collect::<Result<Vec<(String, i64)>, Error>>()?;
-    // A limit cannot depend on the gate in SQLite.
+    // In SQLite the limit is the same for all gates, so the surplus of each gate is dropped here.
     let mut left: HashMap<&str, i64> = gates.iter().map(|open| (open.gate.as_str(), open.heads)).collect();
     heads.retain(|(gate, _)| {
         left.get_mut(gate.as_str()).is_some_and(|left| {

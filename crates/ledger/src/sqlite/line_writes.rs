@@ -13,7 +13,7 @@ statements! {
     SLOTS = "select count(*) from window_slot where queue = $1";
     ENTER = "update outbox set line = $2, rank = $3, share = $4, gate = null, gate_max = null, parked = 0, \
          wake_at = coalesce((select expires_at from task t where t.task_no = outbox.task_no), 9223372036854775807) where task_no = $1";
-    /// Registers a new key, at the others' position.
+    /// Registers a new key with the lowest turn of the other keys.
     REGISTER = "insert into line_share (queue, rank, share, turn, weight) values ($1, $2, $3, \
          coalesce((select min(s.turn) from line_share s where s.queue = $1 and s.rank = $2), 0), $4) \
          on conflict (queue, rank, share) do update set weight = excluded.weight";
@@ -43,7 +43,7 @@ pub(super) async fn heads(
     Ok(found)
 }
 
-/// Loads the windows of queues that get tasks which did not wait in a line.
+/// Loads the windows of these queues: a pass has tasks for them that did not wait in a line.
 pub(super) async fn open(tx: &mut Tx, lines: &mut Lines, queues: &[(String, u32)]) -> Result<(), Error> {
     for (queue, window) in queues {
         let slots = sqlx::query(SLOTS).bind(queue).fetch_one(&mut **tx).await?.try_get(0)?;

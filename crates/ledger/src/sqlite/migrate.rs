@@ -33,7 +33,7 @@ pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), Error> {
     let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
     // A newer release may have migrated the schema already: its migrations only add.
     migrator.set_ignore_missing(true);
-    // Two processes that open one file: the second waits for this lock and finds nothing to do.
+    // If two processes open one file, the second waits for this lock and then finds nothing to do.
     let mut tx = begin(pool).await?;
     migrator.run_direct(None, &mut *tx, false).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::Execute(error) => error.into(),

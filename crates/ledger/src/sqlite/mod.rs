@@ -1,7 +1,7 @@
 //! The ledger on SQLite: for dev, and for a single process of serve.
 //!
-//! There are no other replicas, so `changes()` never fires. Statements are constants (a test prepares every one of them); only lists are put together
-//! from constant pieces with bound values.
+//! There are no other replicas, so `changes()` never fires. Statements are constants (a test prepares every one of them); only lists are
+//! put together from constant pieces with bound values.
 
 #[path = "../both/audit.rs"]
 mod audit;
@@ -147,7 +147,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn writable(&self) -> Result<(), Error> {
-        // A write is in progress here, so there is no need to try one.
+        // Another caller is writing at this moment, so there is no need to try a write.
         let Some(mut writer) = self.pools.write.try_acquire() else { return self.ping().await };
         let mut tx = writer.begin_with("begin immediate").await?;
         sqlx::query(lease::PROBE).bind("").execute(&mut *tx).await?;

@@ -24,7 +24,7 @@ statements! {
     PUBLISHED = "update task set queued_at = coalesce(queued_at, $2), seq = seq + (phase in ('accepted', 'held')), \
          reason = case when phase in ('accepted', 'held') then null else reason end, \
          phase = case when phase in ('accepted', 'held') then 'queued' else phase end where task_no = $1";
-    /// `$1` now, `$2` accepted before, `$3` limit. Tasks that were held at first are not on the direct path.
+    /// `$1` now, `$2` accepted before, `$3` limit. `$2` does not apply to tasks that were held at first, because they are not published directly.
     DUE = "select task_no, accepted_at, gate, gate_max from outbox \
          where wake_at <= $1 and (accepted_at <= $2 or wake_at > accepted_at) order by wake_at, task_no limit $3";
     /// As [`DUE`], for these rows.
@@ -45,7 +45,7 @@ statements! {
     SLEEP = "update outbox set line = null, rank = null, share = null, wake_at = min($2, coalesce((select expires_at from task t \
          where t.task_no = outbox.task_no), $2)) where task_no in (select value from json_each($1))";
     TAKE = "delete from outbox where task_no = (select task_no from task where task_id = $1)";
-    /// Not on the direct path: see [`DUE`].
+    /// These tasks are not published directly, see [`DUE`].
     REMEMBER = "insert into outbox (task_no, wake_at, accepted_at, queue) values ($1, $2, $3, $4)";
     WITH_MESSAGES =
         "select task_no from message where task_no in (select value from json_each($1)) and headers is not null";
@@ -75,7 +75,7 @@ async fn mark_published(tx: &mut Tx, pushed: &[(i64, Time)]) -> Result<Vec<Event
     Ok(events)
 }
 
-/// Records publications with the same time, after a pass.
+/// Records the publications of a pass, all with the same time.
 pub(super) async fn carried(_: &Adapter, tx: &mut Tx, numbers: &[i64], now: Time) -> Result<Vec<Event>, Error> {
     let pushed: Vec<(i64, Time)> = numbers.iter().map(|no| (*no, now)).collect();
     mark_published(tx, &pushed).await
@@ -161,7 +161,7 @@ pub(super) async fn with_messages(tx: &mut Tx, numbers: &[i64]) -> Result<HashSe
     found.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Puts tasks back, each with its queue.
+/// Puts tasks back into the outbox, each with its queue.
 pub(super) async fn remember(tx: &mut Tx, places: &[(i64, String)], at: Time) -> Result<(), Error> {
     for (no, queue) in places {
         sqlx::query(REMEMBER).bind(no).bind(at.0.saturating_add(1)).bind(at.0).bind(queue).execute(&mut **tx).await?;

@@ -1,7 +1,7 @@
 //! Pruning: deletes old finished tasks and keeps tombstones.
 //!
-//! Both passes walk from the lowest `task_no`, which is the oldest, so they need no extra index; they stop at the first window whose
-//! tasks are all younger than the limit.
+//! The passes for tasks and for messages walk from the lowest `task_no`, which is the oldest, so they need no extra index. They stop at
+//! the first window whose tasks are all younger than the limit.
 
 use sqlx::Row;
 

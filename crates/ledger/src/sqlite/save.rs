@@ -122,7 +122,7 @@ async fn update(tx: &mut Tx, entry: &Entry) -> Result<(), Error> {
     Ok(())
 }
 
-/// New data of an adopted task: names, queue, priority, parent and group.
+/// Writes new data of an adopted task: names, queue, priority, parent and group.
 async fn complete(tx: &mut Tx, entry: &Entry) -> Result<(), Error> {
     let task = &entry.task;
     sqlx::query(COMPLETE)

@@ -116,7 +116,7 @@ impl Stats for SqliteLedger {
     }
 }
 
-/// Amounts as [`ADD`] reads them.
+/// The amounts as the JSON that [`ADD`] reads.
 fn added(amounts: &[(Counted, i64)]) -> String {
     let row = |(one, amount): &(Counted, i64)| {
         (one.span.secs(), one.at.0, one.measure, one.bucket, one.name.clone(), one.queue.clone(), *amount)

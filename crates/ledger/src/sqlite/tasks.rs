@@ -42,7 +42,7 @@ statements! {
     MESSAGE = "select m.headers, m.body from task t join message m on m.task_no = t.task_no \
          where t.task_id = $1";
     UNFINISHED = open_tasks!("");
-    /// As [`UNFINISHED`], if all phases are those of tasks at workers: queued tasks are not read.
+    /// As [`UNFINISHED`], if all phases are those of tasks at workers; does not read queued tasks.
     AT_WORKER = open_tasks!("u.at_worker and ");
     /// As [`UNFINISHED`], if the only phase is `waiting`.
     WAITING = open_tasks!("u.waits and ");
@@ -60,7 +60,7 @@ statements! {
     TOMBSTONE = "select pruned_at from tombstone where task_id = $1";
 }
 
-/// Tasks whose arguments one page looks at.
+/// How many tasks one page of a search in arguments reads.
 const SEARCHED_TASKS: i64 = 20_000;
 
 /// Skips from one name to the next along the index.
@@ -166,7 +166,7 @@ pub(super) async fn tasks(
     Ok((found, next.or(end.filter(|end| *end > 1).map(Cursor))))
 }
 
-/// Where a page that searches in arguments ends: no index helps there.
+/// The number at which a page of a search in arguments ends, because no index supports it.
 async fn end_of_search(pool: &SqlitePool, filter: &Filter, page: &Page) -> Result<Option<i64>, Error> {
     if filter.argument.is_none() {
         return Ok(None);
@@ -205,7 +205,7 @@ fn task_conditions(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
     }
 }
 
-/// The same for an event: the task's state at that time.
+/// Conditions on an event: the task's state at that time.
 pub(super) fn event_conditions(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
     if !filter.status.is_empty() {
         among(query, "e.status", &filter.status);
@@ -279,7 +279,7 @@ fn search(query: &mut QueryBuilder<Sqlite>, text: &str) {
     query.push(")");
 }
 
-/// Looks into the beginning of the message, without what follows the arguments, and into what events say of adopted tasks.
+/// Searches the arguments: in the beginning of the message, and for adopted tasks in the texts that workers' events contain.
 fn argument(query: &mut QueryBuilder<Sqlite>, text: &str) {
     let begun = format!("lower(substr(m.body, 1, {SEARCHED_TEXT}))");
     let texts = [
