@@ -61,9 +61,9 @@ pub(super) struct Sorted {
     pub parked: Vec<Task>,
     /// Tasks that must not be published now, with the reason.
     pub refused: Vec<(Task, String)>,
-    /// Tasks that were published despite the row: a worker has this delivery.
+    /// Tasks that were published although the row is still there: a worker has reported this delivery.
     pub taken: Vec<Task>,
-    /// Tasks that ended meanwhile.
+    /// Rows to delete: the task ended, was pruned, or is in the broker already.
     pub over: Vec<i64>,
 }
 

@@ -46,7 +46,7 @@ pub(super) async fn paused_now(tx: &mut Tx) -> Result<HashSet<String>, Error> {
     names(tx, PAUSED).await
 }
 
-/// The queues that stay paused until `tx` ends.
+/// The paused queues, none of which can be resumed before `tx` ends.
 pub(super) async fn still_paused(tx: &mut Tx) -> Result<HashSet<String>, Error> {
     names(tx, STILL_PAUSED).await
 }

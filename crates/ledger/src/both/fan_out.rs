@@ -1,4 +1,4 @@
-//! Large fan-outs. One writer writes a piece: whoever moves the row forward; another finds it written.
+//! Large fan-outs. The replica that moves the row forward writes the piece, in the same transaction; the others find it written.
 
 use async_trait::async_trait;
 use sqlx::Row;

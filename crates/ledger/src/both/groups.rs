@@ -55,7 +55,7 @@ fn member(row: &AdapterRow) -> Result<GroupMember, Error> {
     })
 }
 
-/// By root: the groups with chord keys of the canvases of these tasks.
+/// The groups with chord keys of the canvases of these tasks, by root.
 pub(super) async fn of_canvases(tx: &mut Tx, tasks: &[Task]) -> Result<HashMap<TaskId, Arc<[NewGroup]>>, Error> {
     let roots: HashSet<&str> = tasks.iter().filter_map(|task| task.root_id.as_ref()).map(TaskId::as_str).collect();
     let roots: Vec<&str> = roots.into_iter().collect();

@@ -28,7 +28,7 @@ statements! {
         " from incident i where i.incident_id = $1 order by i.incident_no desc limit 1",
         locking!()
     );
-    /// An incident that was muted before starts muted. Another replica may have written it already.
+    /// An incident whose id is still muted starts muted. Does nothing if another replica has written the incident already.
     BEGIN = "insert into incident (incident_id, kind, subject, since, detail, channels, muted_until) \
          values ($1, $2, $3, $4, $5, $6, (select max(muted_until) from incident where incident_id = $1 and muted_until > $7)) \
          on conflict do nothing returning incident_no";
@@ -47,7 +47,7 @@ statements! {
     );
     SENT = "delete from incident_notice where notice_no = $1";
     AGAIN = "update incident_notice set tries = tries + 1, due_at = $2 where notice_no = $1";
-    /// `$1` ended before, `$2` at most.
+    /// `$1` ended before, `$2` limit.
     PRUNE_NOTICES = "delete from incident_notice where incident_no in \
          (select incident_no from incident where ended_at < $1 order by ended_at, incident_no limit $2)";
     PRUNE = "delete from incident where incident_no in \

@@ -11,12 +11,13 @@ use runtime::clock::Time;
 use super::dialect::Pool;
 
 statements! {
-    /// `$4` now, `$3` the end.
+    /// `$4` now, `$3` expiry.
     TAKE = "insert into lease as l (name, holder, term, expires_at) values ($1, $2, 1, $3) \
          on conflict (name) do update set holder = excluded.holder, expires_at = excluded.expires_at, \
          term = l.term + case when l.holder <> excluded.holder then 1 else 0 end \
          where l.holder = excluded.holder or l.expires_at <= $4 returning term, expires_at";
-    /// A write that is rolled back, to check whether the database takes writes. `$1` the replica, so that two do not wait for each other.
+    /// A write that is rolled back, to check whether the database takes writes. `$1` is the replica, so that two replicas do not wait for each
+    /// other.
     PROBE = "insert into lease (name, holder, term, expires_at) values ('probe ' || cast($1 as text), '', 0, 0) on conflict do nothing";
     /// The row stays, so that the term keeps growing.
     RELEASE = "update lease set holder = '', expires_at = 0 where name = $1 and holder = $2";

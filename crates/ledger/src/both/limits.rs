@@ -32,7 +32,7 @@ statements! {
          select (select h.gate from gate_hold h where h.gate > f.gate and h.gate < $2 order by h.gate limit 1) \
          from found f where f.gate is not null) select gate from found where gate is not null limit $3";
     PACED = "select gate from gate_rate where gate > $1 and gate < $2 order by gate limit $3";
-    /// With the prefix of key gates, so that all sources return names in the same form.
+    /// Adds the prefix of key gates, so that all sources return names in the same form.
     RULED = "select 'key ' || key from limit_rule where key > $1 and key < $2 order by key limit $3";
     STATES = concat!(
         "select k.key, \
@@ -92,7 +92,7 @@ fn state(row: &AdapterRow) -> Result<KeyState, Error> {
     })
 }
 
-/// The state of these keys, for submissions that may be refused. No other transaction decides about them at the same time.
+/// The state of these keys, for submissions that may be refused. Excludes other such transactions with the same keys until `tx` ends.
 pub(super) async fn decide(tx: &mut Tx, keys: &[String]) -> Result<HashMap<String, KeyState>, Error> {
     if keys.is_empty() {
         return Ok(HashMap::new());

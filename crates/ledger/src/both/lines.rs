@@ -12,7 +12,7 @@ use crate::lines::{Pick, Share};
 use crate::statements::statements;
 
 statements! {
-    /// Lines of unpaused queues, found by skipping along the index. `is_shared`: keys take turns in it.
+    /// Lines of queues that are not paused, found by skipping along the index. `is_shared`: keys take turns in the line.
     WAITING = "with recursive waiting as (\
          select * from (select line from outbox where line is not null order by line limit 1) as first union all \
          select (select o.line from outbox o where o.line > w.line order by o.line limit 1) \
@@ -21,11 +21,11 @@ statements! {
          exists (select 1 from line_share s where s.queue = w.line) as is_shared \
          from waiting w where w.line is not null and not exists (select 1 from queue_pause p where p.queue = w.line) limit 1000";
     FIRST = "select task_no, rank from outbox where line = $1 order by rank, share, task_no limit $2";
-    /// `$2` the rank before.
+    /// `$2` the previous rank.
     NEXT_RANK = "select rank from outbox where line = $1 and rank > $2 order by rank limit 1";
     /// The keys of a rank whose turn is next.
     SHARES = "select share, turn, weight from line_share where queue = $1 and rank = $2 order by turn, share limit $3";
-    /// The turn of tasks without a key; if they have none yet, they start at the others' position.
+    /// The turn of tasks without a key; if they have none yet, the lowest turn of the keys.
     WITHOUT = "select coalesce((select s.turn from line_share s where s.queue = $1 and s.rank = $2 and s.share = ''), \
          (select min(s.turn) from line_share s where s.queue = $1 and s.rank = $2), 0) as turn \
          from (select 1 from outbox where line = $1 and rank = $2 and share = '' limit 1) as found";

@@ -1,4 +1,4 @@
-//! Task logs: one row for lines that arrive together. One writer at a time, so that each line has one number.
+//! Task logs: one row for lines that arrive together. Only one transaction writes at a time, so that no two lines get the same number.
 
 use async_trait::async_trait;
 use sqlx::Row;

@@ -1,4 +1,4 @@
-//! The outbox outside of passes: tasks that go back into it, remarks about them, and how many wait.
+//! The outbox outside of passes: puts tasks back into it, adds remarks to their histories, and counts those that wait.
 
 use sqlx::Row;
 

@@ -20,7 +20,8 @@ use crate::{Carrier, Drained, Error, Event, NewGroup, News, Outgoing, Source, Ta
 use celery::task::{Phase, QueueName, TaskId, TaskName};
 use runtime::clock::Time;
 
-/// Timeout of the carrier. After it an unknown part is published: the rows stay, and the broker's markers prevent duplicates.
+/// Timeout of the carrier. If it is exceeded, it is unknown which messages were published: the rows stay, and the broker's markers
+/// prevent duplicates.
 const CARRY: Duration = Duration::from_secs(10);
 
 /// Headers and bodies of messages, by the number of the task.
@@ -155,7 +156,8 @@ pub(super) async fn record(
     gone.extend(sorted.expired.iter().map(|task| task.no));
     outbox_rows::remove(tx, &gone).await?;
     let mut events = outbox_rows::carried(adapter, tx, &carried, now).await?;
-    // A quick task may be ending in another transaction. Its row is locked now, so that transaction is over or comes later.
+    // No other transaction can end a published task now: it has either committed, so that `settle` does not count the task, or comes later
+    // and takes the task out of the count.
     let Passed { due, stopped, entering, windowed, passes } = passed;
     gate_writes::settle(tx, passes.settled(&carried, now)).await?;
     let occupied: Vec<(i64, String)> = windowed.into_iter().filter(|(no, _)| carried.contains(no)).collect();
@@ -163,7 +165,7 @@ pub(super) async fn record(
     let expired = expire(adapter, tx, &sorted, &stopped, now, &mut events).await?;
     Ok(Drained {
         events,
-        // Parked, stopped and ended rows do not concern the carrier.
+        // Without parked, stopped and ended tasks, which the carrier does not get.
         claimed: due.len() + sorted.taken.len() + expired,
         carried: carried.len(),
         expired,

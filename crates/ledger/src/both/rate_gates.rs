@@ -10,7 +10,7 @@ use crate::rate_gates::{RateGate, RateGates, Waiting};
 use crate::statements::statements;
 
 statements! {
-    /// Each gate once, by skipping along the index, with its first task's values. Further gates wait for a later pass.
+    /// Each gate once, by skipping along the index, with the values of its first task. Gates beyond the limit wait for a later pass.
     WAITING = "with recursive waiting as (\
          select * from (select gate from outbox where gate is not null order by gate limit 1) as first union all \
          select (select o.gate from outbox o where o.gate > w.gate order by o.gate limit 1) \

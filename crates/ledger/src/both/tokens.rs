@@ -104,7 +104,7 @@ impl Tokens for Adapter {
 
     async fn note_token_uses(&self, uses: &[(String, Time)]) -> Result<(), Error> {
         let mut uses: Vec<&(String, Time)> = uses.iter().collect();
-        // In the same order on every replica, so that there are no deadlocks.
+        // All replicas update in the same order, so that there are no deadlocks.
         uses.sort_unstable();
         let mut tx = self.begin().await?;
         for (id, at) in uses {

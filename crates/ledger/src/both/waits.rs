@@ -1,4 +1,4 @@
-//! Steps that wait. Each change is one statement, whose condition decides who may make it.
+//! Steps that wait. Each change is one statement; its condition lets only one caller make the change.
 
 use async_trait::async_trait;
 use sqlx::Row;

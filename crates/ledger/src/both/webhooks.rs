@@ -35,8 +35,8 @@ statements! {
     ADD = "insert into webhook_delivery (delivery_id, endpoint_id, task_no, task_id, task_name, seq, kind, url, \
          target, payload, created_at, give_up_at, next_at, attempts, state) \
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $11, 0, 'pending') on conflict (delivery_id) do nothing";
-    /// Of the first thousand that are due, at most `$4` per target and `$5` in all. A target with a long queue is soon busy, and then
-    /// the next thousand are those of other targets.
+    /// Of the first thousand due deliveries, takes at most `$4` per target and `$5` in all. A target with a long queue is soon busy, and then the
+    /// next thousand belong to other targets.
     CLAIM = concat!(
         "with due as (select delivery_no, target, next_at from webhook_delivery where next_at <= $1 and not (target ",
         among!("$3"),
