@@ -1,7 +1,7 @@
 //! Decides which submissions of a batch may be inserted. Pure, shared by both adapters.
 //!
-//! The adapter looks up taken ids and keys and calls this; a submission may also conflict with an earlier one of its batch. If another
-//! transaction takes an id meanwhile, the insert fails with a unique violation, and the adapter looks up and calls this again.
+//! The adapter looks up taken ids and keys and calls [`judge`]; a submission may also conflict with an earlier one of its batch. If another
+//! transaction takes an id meanwhile, the insert fails with a unique violation, and the adapter repeats the look-up and the call.
 
 use std::collections::{HashMap, HashSet};
 
@@ -45,7 +45,7 @@ fn clash(submission: &Submission, taken: &Taken) -> Option<Conflict> {
         .or_else(|| limited(submission, taken))
 }
 
-/// The conflict with a limit; of several keys, the one with the longest wait.
+/// The conflict with a limit. If several limits refuse the submission, the one with the longest wait.
 fn limited(submission: &Submission, taken: &Taken) -> Option<Conflict> {
     let limits = submission.tasks.iter().flat_map(NewTask::refusing);
     let waits = limits.filter_map(|limit| Some((taken.keys.get(&limit.key)?.refuses(limit, submission.at)?, limit)));

@@ -15,13 +15,13 @@ use super::types::{Adoption, Event, News, Task, TaskOptions};
 /// A task and its changes.
 pub(super) struct Entry {
     pub task: Task,
-    /// Whether some column differs from the row.
+    /// Whether some column of the task differs from the stored row.
     pub touched: bool,
-    /// Whether result, failure and traceback must be written (else the row keeps its own, which were not loaded).
+    /// Whether result, failure and traceback must be written. If not, the row keeps its own, which were not loaded.
     pub outcome: bool,
-    /// The phase before this transaction,
+    /// The phase before this transaction.
     pub before: Phase,
-    /// and the whole task.
+    /// The whole task before this transaction.
     pub was: Task,
     /// Whether the task is not in the ledger yet and must be inserted.
     pub new: bool,
@@ -34,7 +34,7 @@ pub(super) struct Applied {
     pub entries: Vec<Entry>,
     pub events: Vec<Event>,
     by_id: HashMap<TaskId, usize>,
-    /// Ends from records of unknown tasks: the worker's event that makes the task known may come directly after.
+    /// Ends of unknown tasks, reported by records of the result backend. The worker's event that makes the task known may follow.
     early: HashMap<TaskId, News>,
 }
 
@@ -102,10 +102,10 @@ impl Applied {
         }
     }
 
-    /// Adopts a task of another client at its first news, apart from its record.
+    /// Adopts a task that another client submitted, at its first news. A record that came earlier is applied too.
     fn meet(&mut self, news: &News, adoption: &Adoption) {
         match self.early.remove(&news.task_id) {
-            // The record has the value.
+            // The record is applied first, because it has the result.
             Some(record) if news.phase.is_final() => {
                 let record = News { adoption: Some(adoption.clone()), ..record };
                 self.adopt(&record, adoption);
@@ -125,7 +125,7 @@ impl Applied {
         self.enter(task, true);
     }
 
-    /// Moves a task to a phase that the ledger itself decides, without the rules for news: parking, releasing, a further delivery.
+    /// Moves a task to a phase that taskgate decides (parked, released, delivered again), without the rules for news.
     pub fn place(&mut self, id: &TaskId, phase: Phase, reason: Option<&str>, at: Time) {
         let Some(&index) = self.by_id.get(id) else { return };
         let entry = &mut self.entries[index];
@@ -280,7 +280,7 @@ fn fill(task: &mut Task, adoption: &Adoption) -> bool {
     set(&mut task.queue, adoption.queue.as_deref().map(short));
     set(&mut task.argsrepr, cleaned(adoption.argsrepr.as_deref()));
     set(&mut task.kwargsrepr, cleaned(adoption.kwargsrepr.as_deref()));
-    // Events have none, so a report that has one comes from the message itself.
+    // Events have no priority, so one that has comes from the message itself.
     if let Some(priority) = adoption.priority.filter(|priority| *priority != task.priority) {
         task.priority = priority;
         added = true;
@@ -300,7 +300,7 @@ fn fill(task: &mut Task, adoption: &Adoption) -> bool {
     added
 }
 
-/// A task of another client, as first seen.
+/// A task that another client submitted, as its first news describes it.
 fn adopted(news: &News, adoption: &Adoption) -> Task {
     let phase = news.phase;
     let mut task = Task {

@@ -1,11 +1,11 @@
 //! The audit log in the ledger: a row for each control call, in a hash chain.
 //!
-//! A row is opened in the act's commit or before it, so there is no act without a row. It is sealed when the verdict is known, and only
-//! then gets its place in the chain, so that acts do not wait for each other. A row that was never sealed (the process died in between)
-//! is sealed later as `unknown`.
+//! A row is opened (inserted) in the act's commit or before it, so there is no act without a row. It is sealed (gets its outcome and its
+//! place in the chain) when the outcome is known, so that acts do not wait for each other. If the process died in between, the row is
+//! sealed later as `unknown`.
 //!
-//! A row's hash covers the previous hash and every column, so changing, removing or adding a row changes all later hashes. Somebody with
-//! write access to the database can rewrite the whole chain; keep its head elsewhere to notice that.
+//! A row's hash covers the previous hash and every column, so changing, removing or adding a row changes all later hashes. A person with
+//! write access to the database can rewrite the whole chain; store its last hash elsewhere to notice that.
 
 use std::future::Future;
 
@@ -18,7 +18,7 @@ use runtime::clock::Time;
 /// SHA-256; empty before the first row.
 pub type ChainHash = Vec<u8>;
 
-/// An act as it begins.
+/// A control call, before its outcome is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewAct {
     /// A UUID.
@@ -36,7 +36,7 @@ pub struct NewAct {
     pub origin: Option<String>,
 }
 
-/// The outcome of an act.
+/// The outcome of a control call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seal {
     pub at: Time,

@@ -1,7 +1,7 @@
 //! Operations on many tasks in the ledger: the request, the progress, the outcome.
 //!
-//! A step is counted only once: it moves the row on from the number of steps that its worker read, and only while the operation runs.
-//! So an operation continues after a restart, and a pause or a cancellation takes effect from the next step on.
+//! A step is counted only once: its update requires the number of steps that the service read before, and that the operation still runs.
+//! So an operation continues after a restart, and a pause or a cancellation takes effect at the next step.
 
 use async_trait::async_trait;
 use std::str::FromStr;

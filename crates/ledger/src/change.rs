@@ -49,20 +49,20 @@ impl Facts {
     }
 }
 
-/// The reason for a message that a worker took although another one had it: the reservation had expired, or the worker gave it back.
+/// The reason when a worker receives a message that another one had: the reservation had expired, or the worker had given it back.
 pub const REDELIVERED: &str = "the broker delivered it again";
 /// The reason for a delivery of a task that has ended.
-pub const DUPLICATE: &str = "a worker took a message of it after its end: it runs twice";
+pub const DUPLICATE: &str = "a worker received a message of the task after its end: it runs twice";
 
-/// The reason when a worker reports the end of a task that it has not reported taking.
-pub const ENDED_ELSEWHERE: &str = "another worker than the one that had it told its end: the broker delivered it again";
+/// The reason when a worker reports the end of a task that another worker has received.
+pub const ENDED_ELSEWHERE: &str = "a different worker reported its end: the broker delivered it again";
 
-/// The reason of a canvas step that is in its queue.
+/// The reason of a canvas step that a worker has put into its queue.
 pub const SENT_BY_WORKER: &str = "a worker sent it";
-/// The reason for a message that is reserved although no worker reported taking it.
-pub const UNHEARD: &str = "a worker took its message and was not heard of since";
-/// The same, for a message that had been reserved before.
-pub const UNHEARD_AGAIN: &str = "the broker delivered it again, and the worker that took it was not heard";
+/// The reason when a message is reserved, but no worker has reported it as received.
+pub const UNHEARD: &str = "a worker took its message and has sent no event about it";
+/// As [`UNHEARD`], when the message had been reserved before.
+pub const UNHEARD_AGAIN: &str = "the broker delivered it again, to a worker that has sent no event about it";
 /// A worker sends its `received` event directly after the reservation, by the same clock; a much later event is another delivery.
 pub const ANNOUNCED: Duration = Duration::from_secs(2);
 
@@ -119,8 +119,8 @@ fn place(task: &Task, news: &News) -> Position {
     Position { delivery, retries, phase: news.phase }
 }
 
-/// Celery may report the next attempt as received (and then hold it until its time) before it reports the retry of the present one.
-/// Until the next attempt starts, the task is `retrying`.
+/// Whether this is a retry whose next attempt was reported first: Celery may report the next attempt as received (and then hold it until
+/// its time) before it reports the retry of the present one. Until the next attempt starts, the task is `retrying`.
 fn is_retry_behind_its_successor(task: &Task, news: &News) -> bool {
     let is_of_the_last_attempt = news.retries.is_none_or(|retries| retries == task.retries - 1);
     news.phase == Phase::Retrying && is_of_the_last_attempt && task.phase == Phase::Received && task.retries > 0
@@ -131,20 +131,22 @@ fn is_replaced_now(task: &Task, news: &News) -> bool {
     news.source == Source::Ledger && news.phase == Phase::Waiting && news.if_seq.is_some() && task.phase.is_at_worker()
 }
 
-/// The pool process reports progress itself, but the main process reports the start, often later. The progress report says more.
+/// Whether this is a start that comes after a progress report. The pool process reports progress itself, but the main process reports
+/// the start, often later; the state from the progress report stays.
 fn is_start_behind_its_report(task: &Task, news: &News, position: Position) -> bool {
     let is_start = news.source == Source::Event && news.phase == Phase::Running && news.status.is_none();
     let has_reported = task.phase == Phase::Running && task.status != Phase::Running.status();
     is_start && has_reported && position == task.position()
 }
 
-/// The record and the event report the same reject.
+/// Whether the reject is known: the record and the event both report it.
 fn is_rejected_already(task: &Task, news: &News, position: Position) -> bool {
     news.status.as_deref() == Some(REJECTED) && task.status == REJECTED && position == task.position()
 }
 
-/// A worker sends one `received` event for each message, so a second one for the same attempt is a second delivery. A repeated event
-/// has the same time, or after a retry (whose first time is not stored) at least the same worker.
+/// Whether this is a second delivery. A worker sends one `received` event for each message, so a second event for the same attempt is a
+/// second delivery, unless it is the same event again: then it has the same time, or after a retry (whose first time is not stored) at least
+/// the same worker.
 fn is_received_again(task: &Task, news: &News) -> bool {
     let same_attempt = news.retries.unwrap_or(0) == task.retries && is_same_call(task, news);
     let is_other = news.worker != task.worker || task.retries == 0;
@@ -154,7 +156,7 @@ fn is_received_again(task: &Task, news: &News) -> bool {
     is_taken && ((is_announcement(news) && same_attempt && is_other) || is_start_elsewhere(task, news))
 }
 
-/// Whether the mark on its message is news: no worker had reported taking it before it went back.
+/// Whether a redelivery mark on the task's message is new information: no worker has reported the earlier delivery.
 pub fn is_untold(task: &Task) -> bool {
     match task.phase {
         Phase::Accepted | Phase::Waiting | Phase::Queued => {
@@ -164,14 +166,14 @@ pub fn is_untold(task: &Task) -> bool {
     }
 }
 
-/// Whether its message is known to be reserved by an unknown worker.
+/// Whether an unknown worker has reserved the task's message.
 pub fn is_unheard(task: &Task) -> bool {
     let is_noted = matches!(task.reason.as_deref(), Some(UNHEARD | UNHEARD_AGAIN));
     task.phase == Phase::Received && task.worker.is_none() && is_noted
 }
 
-/// Whether late news of a former recorder may be applied, although its successor may have got it too. Progress and retries depend on
-/// their order, and a known start is not news.
+/// Whether news from a recorder that has lost its lease may be applied, although the new recorder may have got it too. Progress and retries
+/// may not, because they depend on their order; nor may a start that is known.
 fn may_be_late(task: &Task, news: &News) -> bool {
     match news.phase {
         Phase::Running => {
@@ -200,8 +202,8 @@ fn is_elsewhere(task: &Task, news: &News) -> bool {
     news.worker.is_some() && task.worker.is_some() && news.worker != task.worker
 }
 
-/// Whether an event names another worker for a known end: the record came first and does not name a worker. Recorded only once, and
-/// not if a delivery after the end is known.
+/// Whether an event reports a known end from a worker other than the task's. The end is known from the record, which does not name a worker.
+/// Recorded once, and not if a redelivery is known already.
 fn is_end_told_elsewhere(task: &Task, news: &News) -> bool {
     let ended = |phase: Phase| matches!(phase, Phase::Succeeded | Phase::Failed);
     news.source == Source::Event
@@ -233,7 +235,7 @@ fn is_marked_afterwards(task: &Task, news: &News) -> bool {
     is_announcement(news) && news.redelivered && is_known && !is_told_again(task)
 }
 
-/// Whether the last entry of its history is a redelivery.
+/// Whether the last entry of the task's history is a redelivery.
 fn is_told_again(task: &Task) -> bool {
     matches!(task.reason.as_deref(), Some(DUPLICATE | ENDED_ELSEWHERE | REDELIVERED))
 }
@@ -255,7 +257,7 @@ fn is_same_call(task: &Task, news: &News) -> bool {
     name.is_none() || task.name.is_none() || name == task.name.as_deref()
 }
 
-/// The facts in news. For a further delivery nothing was known before.
+/// The facts in the news that the task's row lacks. The times of an earlier delivery do not count as known.
 fn facts(task: &Task, news: &News, is_further: bool) -> Facts {
     let is_new = |known: Option<Time>| is_further || known.is_none();
     Facts {

@@ -1,7 +1,7 @@
-//! The part of the ledger that keeps DAGs: the whole as a document, and the parts that the gateway has to send.
+//! DAGs in the ledger: each as one document, and the parts that the gateway still has to send.
 //!
-//! Invariants: a part is sent in the transaction that removes its row ([`Dags::release_part`]), so it is sent once, by whichever replica
-//! comes first; its tasks leave `waiting` in the same transaction. Whether its turn has come is read from the tasks before it.
+//! Invariants: a part is sent in the transaction that removes its row ([`Dags::release_part`]), so only the first replica sends it; its
+//! tasks leave `waiting` in the same transaction. A part may be sent when all tasks before it have succeeded.
 
 use async_trait::async_trait;
 
@@ -10,38 +10,38 @@ use crate::applied::Applied;
 use celery::task::{Phase, TaskId};
 use runtime::clock::Time;
 
-/// A DAG as a submission brings it. Its root is the submission's.
+/// The DAG of a submission. Its root is the submission's root.
 #[derive(Debug, Clone)]
 pub struct NewDag {
     pub root_id: TaskId,
     /// JSON text.
     pub document: String,
     pub parts: Vec<NewPart>,
-    /// Tasks that are in the ledger, and those of the submission that follow them, by index.
+    /// Edges from tasks that are in the ledger already to tasks of the submission, by index.
     pub joins: Vec<(TaskId, usize)>,
 }
 
 #[derive(Debug, Clone)]
 pub struct NewPart {
-    /// The tasks that start it, by index. All of them wait for the same.
+    /// The part's first tasks, by index. All of them wait for the same tasks.
     pub entries: Vec<usize>,
     /// JSON text.
     pub document: String,
 }
 
-/// A part whose turn has come.
+/// A part that may be sent now.
 #[derive(Debug, Clone)]
 pub struct ReadyPart {
     pub no: i64,
     pub document: String,
 }
 
-/// A task that is sent now.
+/// A task of a part, with its finished message.
 #[derive(Debug, Clone)]
 pub struct Release {
     pub id: TaskId,
     pub message: Message,
-    /// Not before.
+    /// The task is not published before this time.
     pub due_at: Option<Time>,
     pub expires_at: Option<Time>,
 }
@@ -51,23 +51,23 @@ pub trait Dags: Send + Sync {
     /// The document of the DAG with this root.
     async fn dag(&self, root: &TaskId) -> Result<Option<String>, Error>;
 
-    /// Whether a part waits for its turn.
+    /// Whether any part has not been sent yet.
     async fn has_parts(&self) -> Result<bool, Error>;
 
-    /// Up to `limit` parts after this number of which all predecessors have succeeded, oldest first.
+    /// Up to `limit` parts with numbers above `after` whose predecessors have all succeeded, oldest first.
     async fn ready_parts(&self, after: i64, limit: i64) -> Result<Vec<ReadyPart>, Error>;
 
-    /// Removes the part and sends those of its tasks that still wait. Nothing when somebody else removed it.
+    /// Removes the part and sends those of its tasks that still wait. Does nothing when another replica has removed the part.
     async fn release_part(&self, no: i64, releases: &[Release], at: Time) -> Result<Vec<Event>, Error>;
 
-    /// Removes up to `limit` parts whose turn will never come: a predecessor ended badly. Answers how many.
+    /// Removes up to `limit` parts that can never be sent, because a predecessor did not succeed. Returns how many.
     async fn drop_parts(&self, limit: i64) -> Result<u64, Error>;
 
-    /// Removes up to `limit` documents whose root was submitted before and is pruned.
+    /// Removes up to `limit` documents whose root was submitted before this time and is pruned.
     async fn forget_dags(&self, before: Time, limit: i64) -> Result<u64, Error>;
 }
 
-/// Places those that still wait. Answers the changed tasks, and those of `releases` that it placed.
+/// Moves the tasks that still wait to `accepted` or `held`. Returns the changed tasks, and the releases of those tasks.
 pub(crate) fn released<'a>(
     tasks: Vec<super::Task>,
     releases: &'a [Release],
@@ -85,7 +85,7 @@ pub(crate) fn released<'a>(
 }
 
 impl Release {
-    /// When a pass over the outbox must look at it. It is on no replica's direct way.
+    /// When a pass over the outbox must check the task: after `at`, which marks tasks that no replica publishes directly.
     pub(crate) fn wake_at(&self, at: Time) -> i64 {
         let due = self.due_at.map_or(at.0, |due| due.0.max(at.0)).saturating_add(1);
         due.min(self.expires_at.map_or(i64::MAX, |at| at.0))

@@ -11,7 +11,7 @@ use crate::applied::Entry;
 use crate::history::Told;
 use crate::types::{Event, Task};
 
-/// The events after the first, of a task whose row has no history. `None` when the columns do not determine them; then it has one.
+/// The events after the first of a task whose row has no history. `None` when the columns do not determine them; then the row has one.
 pub(crate) fn derived(task: &Task) -> Option<Vec<Told>> {
     if task.adopted || task.delivery != 1 || task.retries != 0 || task.corrected {
         return None;
@@ -22,7 +22,7 @@ pub(crate) fn derived(task: &Task) -> Option<Vec<Told>> {
     let mut steps: Vec<(Phase, Time)> = received.into_iter().chain(started).chain(end).collect();
     let count = usize::try_from(task.seq).ok()?.checked_sub(1)?;
     if count == steps.len() + 1 {
-        // The time alone may have been added later, without an event: then there is one event fewer.
+        // `queued_at` may also have been added later without an event; then there is one event fewer.
         steps.insert(0, (Phase::Queued, task.queued_at?));
     }
     let told = |(place, (phase, at)): (usize, (Phase, Time))| Told {
@@ -132,7 +132,7 @@ mod tests {
         let elsewhere = News { worker: Some("other".to_owned()), ..heard(Phase::Running, 4) };
         assert!(!after(queued(), &[heard(Phase::Received, 3), elsewhere]).1);
         assert!(!after(queued(), &[News { reason: Some("late".to_owned()), ..heard(Phase::Failed, 4) }]).1);
-        // A fact without an event: an event would be derived that never was.
+        // A time that was added without an event: from it, an event would be derived that never happened.
         assert!(!after(queued(), &[heard(Phase::Running, 4), heard(Phase::Received, 3)]).1);
         assert!(!after(Task { delivery: 2, ..queued() }, &[heard(Phase::Received, 3)]).1);
     }

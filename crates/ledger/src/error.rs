@@ -18,7 +18,7 @@ pub enum Error {
 
 /// A ledger of an older release that this one cannot read, with advice.
 #[derive(Debug, thiserror::Error)]
-#[error("the ledger was made by an earlier version, whose tables this one does not read: {advice}")]
+#[error("an earlier version made this ledger, and this version cannot read its tables: {advice}")]
 pub(crate) struct OldShape {
     pub advice: &'static str,
 }
@@ -28,7 +28,7 @@ impl Error {
         matches!(self, Self::Unavailable(_))
     }
 
-    /// The database's own error, and what helps, if known.
+    /// The database's own error, and a remedy if one is known.
     pub fn told(&self) -> String {
         let cause = std::error::Error::source(self).map_or_else(|| self.to_string(), ToString::to_string);
         match remedy(&cause) {
@@ -41,8 +41,8 @@ impl Error {
 fn remedy(cause: &str) -> Option<&'static str> {
     if cause.contains("read-only transaction") || cause.contains("recovery") {
         return Some(
-            "the server is a standby, or was made read-only: `psql URL -c 'select pg_is_in_recovery()'` says f on the primary; \
-             let database.url name that one, or promote this one with `psql URL -c 'select pg_promote()'`",
+            "the server is a standby, or was made read-only: `psql URL -c 'select pg_is_in_recovery()'` prints f on the primary; \
+             point database.url at the primary, or promote this server with `psql URL -c 'select pg_promote()'`",
         );
     }
     if cause.contains("readonly database") {
@@ -50,7 +50,7 @@ fn remedy(cause: &str) -> Option<&'static str> {
     }
     if cause.contains("permission denied") {
         return Some(
-            "its user lacks rights: `grant usage on schema taskgate` and all on its tables, to the user of database.url",
+            "the user of database.url lacks rights: grant it usage on the schema taskgate and all rights on its tables",
         );
     }
     None

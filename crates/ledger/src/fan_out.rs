@@ -33,7 +33,7 @@ pub trait FanOuts: Send + Sync {
     /// The oldest fan-out with a number above `after`.
     async fn next_fan_out(&self, after: i64) -> Result<Option<FanOut>, Error>;
 
-    /// Writes the next tasks and moves the count in one transaction. `None` when another replica wrote them: each piece is written only
+    /// Writes the next tasks and advances `written` in one transaction. `None` when another replica wrote them, so each piece is written only
     /// once.
     async fn write_piece(&self, fan_out: &FanOut, piece: &Submission) -> Result<Option<Inserted>, Error>;
 }

@@ -1,4 +1,4 @@
-//! Findings: problems that a reconciler found but cannot repair. It runs in one replica, but every replica reports its findings.
+//! Findings: problems that a reconciler found but cannot repair. A reconciler runs in one replica, but every replica reports the findings.
 
 use async_trait::async_trait;
 
@@ -13,7 +13,7 @@ pub struct Finding {
     /// A task, a worker, a queue or a key.
     pub subject: String,
     pub since: Time,
-    /// What is wrong, what is not known, and which request decides it.
+    /// What is wrong, what is unknown, and the request with which a person decides.
     pub detail: String,
 }
 

@@ -1,4 +1,4 @@
-//! Packs a message's headers by leaving out what the task's row contains: half a kilobyte becomes some tens of bytes.
+//! Packs a message's headers by leaving out what the task's row contains anyway: half a kilobyte becomes some tens of bytes.
 //!
 //! The id, the name and the usual texts between the values are each replaced by a control character; JSON texts contain none except
 //! tab and line breaks, which are not used. Unpacking gives the same bytes. A text that contains such a character anyway is stored

@@ -1,4 +1,4 @@
-//! The binary encoding of events where many share a row: a task's own history, and rows of the feed.
+//! The binary encoding of events in rows that hold several of them: a task's history, and rows of the feed.
 //!
 //! An event is (seq, delivery, retries, phase, flags, time, texts), big-endian and self-delimiting; in the feed its task's number comes
 //! first. The database can write the same encoding: it knows `seq`, `delivery` and `retries`, and appends a [`head`] built here and

@@ -1,7 +1,7 @@
-//! The part of the ledger that keeps incidents: open ones, acknowledgements, closed ones, and pending notices.
+//! Incidents in the ledger: open ones, acknowledgements, closed ones, and pending notices.
 //!
-//! Invariants: at most one incident of an id is open; a notice is written in the transaction that opens or ends its incident and is
-//! deleted when it was sent or given up, so a crash in between may send it twice, but never not at all.
+//! Invariants: at most one incident of an id is open; a notice is written in the transaction that opens or ends its incident, and is
+//! deleted after it was sent or given up. So a crash may send a notice twice, but loses none.
 
 use async_trait::async_trait;
 
@@ -11,13 +11,13 @@ use runtime::clock::Time;
 /// A detected incident.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundIncident {
-    /// The same for the same kind and subject, whenever and by whichever replica it is detected.
+    /// Derived from kind and subject, so every replica gives the same incident the same id at any time.
     pub id: String,
     pub kind: String,
     pub subject: String,
     pub since: Time,
     pub detail: String,
-    /// Names of the channels to notify when it begins and ends.
+    /// Names of the channels to notify when the incident begins and ends.
     pub channels: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ pub enum Mark {
 pub struct Notice {
     pub no: i64,
     pub channel: String,
-    /// Whether it says that the incident ended, not that it began.
+    /// Whether the notice says that the incident ended; else it says that it began.
     pub is_end: bool,
     pub created_at: Time,
     /// Failed tries so far.
@@ -65,8 +65,8 @@ pub struct SettledNotice {
 
 #[async_trait]
 pub trait Incidents: Send + Sync {
-    /// Sets the open incidents. New ones begin, with a notice for each of their channels; those that were open and are not among them end
-    /// at `at`, with another notice. While an id is muted, neither its beginning nor its end is notified.
+    /// Replaces the open incidents. New ones begin, with a notice for each of their channels; open ones that are missing from `open` end at
+    /// `at`, with another notice. While an id is muted, no notices of its beginning or end are sent.
     async fn note_incidents(&self, open: &[FoundIncident], at: Time) -> Result<(), Error>;
 
     /// Oldest first.
@@ -137,7 +137,7 @@ macro_rules! read_notice {
 }
 pub(super) use read_notice;
 
-/// Whether it is muted at this time.
+/// Whether the incident is muted at this time.
 pub(super) fn is_muted(incident: &KeptIncident, at: Time) -> bool {
     incident.muted_until.is_some_and(|until| until > at)
 }

@@ -1,12 +1,11 @@
 //! The ledger, the history database: a port with two adapters, PostgreSQL and SQLite.
 //!
 //! Invariants, the same for both adapters and checked by one conformance suite:
-//! * a submission is inserted whole or not at all: tasks, messages, the feed, what waits in the outbox, edges, groups and keys in one
-//!   commit;
+//! * a submission is inserted whole or not at all: tasks, messages, events, outbox rows, edges, groups and keys in one commit;
 //! * `seq` of a task grows by one with every change, in the transaction that writes the change and its event;
 //! * a state only moves forward: [`change::apply`] decides, under the row's lock, and late news changes nothing;
-//! * an accepted task that is not known to be published has an outbox row, or the feed names it beyond the mark of what was searched;
-//!   the row goes away only in the transaction that records its publication or withdrawal.
+//! * an accepted task that is not known to be published has an outbox row, or an event in the part of the feed that was not yet searched for
+//!   such tasks; an outbox row is deleted only in the transaction that records the task's publication or withdrawal.
 //!
 //! The files of `both` are modules of both adapters: shared code is written once, and `dialect` has the differences.
 //!
@@ -131,8 +130,8 @@ pub trait Carrier: Send + Sync {
         None
     }
 
-    /// How many messages of this queue may be in the broker and not yet at a worker; `None` without a limit. `shared`: keys take turns in
-    /// it.
+    /// How many messages of this queue may be in the broker and not yet at a worker; `None` without a limit. `shared`: keys take turns in the
+    /// queue's line.
     fn window(&self, _queue: &str, _shared: bool) -> Option<u32> {
         None
     }
@@ -235,7 +234,8 @@ pub trait Ledger:
     /// One round trip; fails while the ledger does not answer.
     async fn ping(&self) -> Result<(), Error>;
 
-    /// Checks that it takes writes, by a write that is rolled back. A standby or a server with a full disk still answers [`Ledger::ping`].
+    /// Checks that the database takes writes, by a write that is rolled back. A standby or a server with a full disk still answers
+    /// [`Ledger::ping`].
     async fn writable(&self) -> Result<(), Error>;
 
     /// Whether [`Ledger::changes`] reports commits of other replicas at once; if not, watchers read every second.
@@ -250,19 +250,18 @@ pub trait Ledger:
 
     // ---- down ------------------------------------------------------------------------------------------------------
 
-    /// Inserts each submission whole or refuses it whole, all in one commit; answers in the same order.
-    /// A task that waits for its time, in a line or at a gate gets an outbox row. One that goes to the broker at once ([`Way::Direct`])
-    /// needs none on PostgreSQL, where the feed names it: a pass puts it into the outbox when it was left behind. `waiting` ones get none.
+    /// Inserts each submission whole or refuses it whole, all in one commit; returns the answers in the same order.
+    /// A task that waits for its time, in a line or at a gate gets an outbox row. On PostgreSQL a task that goes to the broker at once
+    /// ([`Way::Direct`]) gets none: if it is not published, a pass finds it in the feed and puts it into the outbox. A `waiting` task gets none.
     async fn insert(&self, batch: &[Submission]) -> Result<Vec<Result<Inserted, Conflict>>, Error>;
 
-    /// The fast path's bookkeeping, with the time of each push: tasks become `queued`, and outbox rows go where there are any (delivery 1
-    /// was given at insert).
+    /// Records publications on the direct path, with the time of each push: tasks become `queued`, and their outbox rows, if any, are deleted.
     async fn published(&self, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error>;
 
-    /// Puts into the outbox what was left behind, locks up to `limit` due rows in acceptance order, lets `carrier` publish them and records what it did. One pass at a
-    /// time over all replicas (an advisory lock; a second caller gets an empty pass). Rows accepted less than `settle` ago
-    /// are left to the fast path of the replica that accepted them, unless `settle` is zero.
-    /// Rows of paused queues are parked until the queue is resumed.
+    /// Makes a pass over the outbox: adds tasks that the direct path did not publish, locks up to `limit` due rows in the order of acceptance,
+    /// lets `carrier` publish them and records the outcome. Only one pass runs at a time over all replicas (an advisory lock; a second caller
+    /// gets an empty pass). Rows accepted less than `settle` ago are left to the direct path of the replica that accepted them, unless
+    /// `settle` is zero. Rows of paused queues are parked until the queue is resumed.
     async fn drain(&self, now: Time, settle: Duration, limit: i64, carrier: &dyn Carrier) -> Result<Drained, Error>;
 
     async fn backlog(&self, now: Time) -> Result<Backlog, Error>;
@@ -271,13 +270,13 @@ pub trait Ledger:
     async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error>;
 
     /// Puts tasks back into the outbox as further deliveries (`delivery` + 1, phase `accepted`), with the reason in their histories.
-    /// Skips tasks that are unknown, finished, without a message, or changed since the `seq` that the decision is based on.
+    /// Skips tasks that are unknown, finished, without a message, or changed since the `seq` on which the decision is based.
     async fn requeue(&self, tasks: &[(TaskId, i64)], reason: &str, at: Time) -> Result<Vec<Event>, Error>;
 
     /// Adds a remark to the histories of tasks, each with its own `seq`; unknown tasks are skipped.
     async fn remark(&self, ids: &[TaskId], reason: &str, at: Time) -> Result<Vec<Event>, Error>;
 
-    /// Makes passes over the outbox hold this queue's tasks (`held`, with the reason). False when it was paused already.
+    /// Pauses a queue: passes over the outbox hold its tasks (`held`, with the reason). False when it was paused already.
     async fn pause_queue(&self, queue: &QueueName, at: Time) -> Result<bool, Error>;
 
     /// Ends a pause: held tasks are published in the order of acceptance. False when the queue was not paused.
@@ -325,8 +324,8 @@ pub trait Ledger:
     /// [`EVENTS_BYTES`].
     async fn events(&self, id: &TaskId, after: i64, limit: i64) -> Result<Vec<Event>, Error>;
 
-    /// The firehose: events with feed position > `after`, ascending, visible only when all lower positions are. Reads `limit` events,
-    /// or fewer if they hold more than [`EVENTS_BYTES`].
+    /// The feed: matching events with positions above `after`, ascending, and the position up to which it read. An event is visible only
+    /// when all lower positions are. Reads `limit` events, or fewer if they hold more than [`EVENTS_BYTES`].
     async fn feed(&self, after: i64, filter: &Filter, limit: i64) -> Result<(Vec<Event>, i64), Error>;
 
     /// The newest feed position for which all lower positions are visible.
@@ -358,8 +357,8 @@ pub trait Ledger:
     /// All task names in the history, sorted. Costs one look-up for each name, however many tasks there are.
     async fn names(&self, limit: i64) -> Result<Vec<String>, Error>;
 
-    /// How many bytes the results of the newest successful tasks of this name have, at most `limit`. The newest hundred of the name are
-    /// looked at, and no result is read.
+    /// The sizes in bytes of the results of the newest successful tasks of this name, at most `limit`. Checks the newest hundred tasks of the
+    /// name, and reads no result.
     async fn result_sizes(&self, name: &str, since: Time, limit: i64) -> Result<Vec<i64>, Error>;
 
     /// When a finished task was pruned: its tombstone.

@@ -56,7 +56,7 @@ pub struct KeyState {
 }
 
 impl KeyState {
-    /// `None` if another task of the key may start at once; else how long it should wait, in microseconds.
+    /// `None` if another task of the key may start at once; else how long that task should wait, in microseconds.
     pub(super) fn refuses(&self, limit: &KeyLimit, now: Time) -> Option<i64> {
         const SECOND: i64 = 1_000_000;
         let rule = self.rule.as_ref().map(|(rule, _)| rule);

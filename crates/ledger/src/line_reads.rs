@@ -1,4 +1,4 @@
-//! Determines what a pass reads from the lines, in which order and how much. Shared by both adapters, which provide the statements.
+//! Decides what a pass reads from the lines, in which order and how much. Shared by both adapters, which provide the statements.
 //!
 //! The cost per task is reading the next keys and their first tasks by index, however many keys and tasks wait.
 

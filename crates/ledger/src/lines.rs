@@ -1,11 +1,11 @@
 //! Lines: tasks wait in them while their queue's window is full. Pure, shared by both adapters.
 //!
-//! A window is how many messages of a queue may be in the broker and not yet at a worker. Of the waiting tasks, the lowest rank always
-//! goes first; within a rank the keys of `fair` take turns; within a key the order is that of acceptance.
+//! A window is the number of messages of a queue that may be in the broker and not yet at a worker. Of the waiting tasks, the lowest rank
+//! always goes first; within a rank the keys of `fair` take turns; within a key the order is that of acceptance.
 //!
 //! Turns are deficit round robin with a quantum of one task: each published task advances its key's turn by [`STRIDE`] divided by the
-//! key's weight, and the key with the smallest turn is next. A key that was idle starts at the others' position, so it neither saves up
-//! nor owes a share. Only tasks that certainly reached the broker count.
+//! key's weight, and the key with the smallest turn is next. A key that was idle starts at the smallest turn of the others, so it neither
+//! saves up nor owes a share. Only tasks that certainly reached the broker count.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -15,7 +15,7 @@ pub(super) const STRIDE: i64 = 1_000_000;
 /// How many more keys are read than there is room, because some may have no tasks any more.
 pub(super) const SPARE: i64 = 16;
 
-/// How many more messages a queue may have, and whether its workers have nearly nothing left.
+/// How many more messages a queue may have in the broker, and whether its workers are about to run out of messages.
 pub(super) fn room(window: Option<u32>, slots: i64) -> (usize, bool) {
     let Some(window) = window.map(i64::from) else { return (usize::MAX, false) };
     (usize::try_from(window - slots).unwrap_or_default(), slots <= window / 4)

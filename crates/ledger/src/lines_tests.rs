@@ -43,7 +43,7 @@ fn a_small_batch_passes_between_the_tasks_of_a_large_one() {
 fn who_had_nothing_to_do_neither_saves_up_nor_owes() {
     let mut shares = [share("a", 0, 1, 0..1_000), share("b", 0, 1, 1_000..1_001)];
     run(&mut shares, 8, 400);
-    // B comes back at the others' position.
+    // B comes back with the turn of the others.
     let turn = shares[0].turn;
     shares[1] = share("b", turn, 1, 2_000..2_500);
     let order = run(&mut shares, 8, 200);

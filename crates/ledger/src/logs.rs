@@ -1,8 +1,8 @@
 //! Task logs: lines of each attempt in the order of arrival, numbered consecutively within the task.
 //!
-//! [`append`] decides which lines of an event are new; it is pure and shared by both databases. A worker may send an event twice, a
-//! message may be delivered twice, lines may get lost, and an attempt may print for ever: known lines are dropped, a second run is
-//! recognised by its first line, and gaps and the size limit become notes.
+//! [`append`] decides which lines of an event are new; it is pure and shared by both databases. A worker may send an event twice, so known
+//! lines are dropped. A message may be delivered twice, so a second run is recognised by its first line. Lines may get lost, and an attempt
+//! may print for ever, so gaps and the size limit become notes.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use celery::task::TaskId;
 use celery::task_log::{LogLine, TaskLog};
 use runtime::clock::Time;
 
-/// The level of notes, which no task has logged.
+/// The level of notes, which taskgate adds to the log.
 const NOTE: &str = "NOTE";
 
 /// A line, or a note about missing lines.
@@ -54,7 +54,7 @@ pub struct Standing {
     pub closed: bool,
 }
 
-/// The lines that an event adds to an attempt, and the new state; `None` when it has nothing new.
+/// The lines that an event adds to an attempt, and the new state; `None` when the event has nothing new.
 pub fn append(before: Option<&Standing>, news: &TaskLog, most: i64, now: Time) -> Option<(Vec<Line>, Standing)> {
     let mut standing = before.cloned().unwrap_or_default();
     if standing.closed {
@@ -75,7 +75,7 @@ pub fn append(before: Option<&Standing>, news: &TaskLog, most: i64, now: Time) -
     }
     let missing = news.seq - standing.next_seq;
     if missing > 0 {
-        note(&mut lines, format!("{missing} lines were lost on the way"));
+        note(&mut lines, format!("{missing} lines were lost between the worker and the gateway"));
         standing.next_seq = news.seq;
     }
     for (seq, line) in (news.seq..).zip(&news.lines).filter(|(seq, _)| *seq >= standing.next_seq) {
@@ -83,7 +83,7 @@ pub fn append(before: Option<&Standing>, news: &TaskLog, most: i64, now: Time) -
         if standing.bytes.saturating_add(size) > most {
             note(
                 &mut lines,
-                format!("the log ends here: logs.max_bytes ({most} bytes) are reached, what follows is not kept"),
+                format!("the log ends here: logs.max_bytes ({most} bytes) is reached, and what follows is not kept"),
             );
             standing.closed = true;
             return Some((lines, standing));
@@ -96,7 +96,7 @@ pub fn append(before: Option<&Standing>, news: &TaskLog, most: i64, now: Time) -
     let dropped = after - standing.next_seq.max(end);
     standing.next_seq = standing.next_seq.max(after);
     if dropped > 0 {
-        note(&mut lines, format!("{dropped} lines were dropped: the worker had too many"));
+        note(&mut lines, format!("the worker dropped {dropped} lines, because too many waited to be sent"));
     }
     (!lines.is_empty()).then_some((lines, standing))
 }
@@ -110,7 +110,7 @@ fn kept(seq: i64, line: &LogLine) -> Line {
     }
 }
 
-/// Converts a time of a worker, whose clock cannot be trusted.
+/// Converts a time from a worker, whose clock cannot be trusted, so the value is checked.
 fn micros(seconds: f64) -> i64 {
     let latest = 253_402_300_799.0;
     (seconds.clamp(0.0, latest) * 1e6) as i64
@@ -163,7 +163,11 @@ mod tests {
         let (lines, standing) = append(None, &news(2, &["c"], 4), 100, NOW).unwrap();
         assert_eq!(
             texts(&lines),
-            ["2 lines were lost on the way", "c", "4 lines were dropped: the worker had too many"]
+            [
+                "2 lines were lost between the worker and the gateway",
+                "c",
+                "the worker dropped 4 lines, because too many waited to be sent"
+            ]
         );
         assert_eq!(standing.next_seq, 7);
         let (lines, _) = append(Some(&standing), &news(7, &["h"], 0), 100, NOW).unwrap();

@@ -1,4 +1,5 @@
-//! Decides which due tasks may be published now: past their gates, and past their queue's window. Pure, shared by both adapters.
+//! Decides which due tasks may be published now: those that all their gates and their queue's window let through. Pure, shared by both
+//! adapters.
 //!
 //! A task must pass all its gates before its window is checked, so no task takes room that a limit would not let it use. A task that
 //! finds the window full goes to the end of the line and counts at no gate meanwhile; its gates are checked again at its turn.

@@ -27,19 +27,19 @@ pub struct Filter {
     /// Id prefix, or part of name, a label, error type or error message; case-insensitive except for ids. On a long history a page of
     /// search results may end early, even empty, with a cursor to continue.
     pub q: Option<String>,
-    /// Part of an argument, as JSON or as Python shows it; case-insensitive. Of large arguments only the beginning is looked at, and
-    /// of tasks with `redact` nothing. A page looks at one month of the history and ends early, with a cursor to continue.
+    /// Part of an argument, as JSON or as Python shows it; case-insensitive. Only the beginning of large arguments is searched, and tasks with
+    /// `redact` are not. A page searches one month of the history and ends early, with a cursor to continue.
     pub argument: Option<String>,
     /// Only `failed` and `lost` tasks that were not deleted or re-queued as dead letters.
     pub dead_letters: bool,
 }
 
-/// So much of a message is searched for an argument, in characters.
+/// How much of a message is searched for an argument, in characters.
 pub(crate) const SEARCHED_TEXT: i32 = 16 * 1024;
 /// Begins the part of a message that follows its arguments.
 pub(crate) const BEHIND_ARGUMENTS: &str = "{\"callbacks\":";
 
-/// The ways in which JSON may write a part of an argument, in lower case: as it is, and as ASCII (Python's usual way).
+/// The ways in which JSON may write a part of an argument, in lower case: unchanged, and escaped to ASCII (Python's default).
 pub(crate) fn spellings(text: &str) -> Vec<String> {
     let text = text.to_lowercase();
     let written = serde_json::to_string(&text).unwrap_or_default();

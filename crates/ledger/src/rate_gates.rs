@@ -94,12 +94,12 @@ pub(super) struct Waiting {
     /// The maximum according to the task that waits longest; null for a rate.
     pub max: Option<i32>,
     pub opens_at: Option<i64>,
-    /// The rate's shortest interval between two starts, as far as it has let anyone pass.
+    /// The rate's shortest interval between two starts, as the last task that passed said; `None` if there is no record of it.
     pub spacing: Option<i64>,
     pub holders: i64,
 }
 
-/// A gate that lets tasks pass now, and how many of its waiting tasks are read for that.
+/// A gate that lets tasks pass now, and how many of its waiting tasks a pass reads.
 pub(super) struct Open {
     pub gate: String,
     pub heads: i64,
@@ -110,11 +110,12 @@ impl Waiting {
         Open { heads: self.heads(rules), gate: self.gate }
     }
 
-    /// What may pass, and a little more in case that some of them may not go or have ended. Reading all that wait would make a pass late.
+    /// How many waiting tasks to read: as many as may pass, and a few more in case some have ended or another gate stops them. Reading all
+    /// would delay the pass.
     fn heads(&self, rules: &Rules) -> i64 {
         let said = self.key().and_then(|key| rules.get(key)).and_then(|rule| rule.max);
         let most = match (self.max, self.spacing) {
-            // Tasks of one key may say different numbers: this is the first one's.
+            // Tasks of one key may have different limits; this is the limit of the first.
             (Some(max), _) if max > 0 => {
                 let room = said.map_or_else(|| i64::from(max), i64::from) - self.holders;
                 room.saturating_add(1).max(KEY_HEADS)
@@ -134,7 +135,7 @@ impl Waiting {
         match self.max {
             Some(max) => {
                 let said = rule.and_then(|rule| rule.max).and_then(|max| i32::try_from(max).ok());
-                // Zero was stored while the key was paused: the task's own limit is looked up when it is its turn.
+                // Zero was stored while the key was paused; then the task's own limit is checked when the task is read.
                 max == 0 || self.holders < i64::from(said.unwrap_or(max))
             }
             None => self.opening(carrier, rules).is_none_or(|at| at <= now),
@@ -214,7 +215,7 @@ impl RateGates {
         }
     }
 
-    /// What must be written, from the state before the pass (`self`) and the tasks that were published, in order.
+    /// What must be written, computed from the state before the pass (`self`) and the published tasks, in order.
     pub fn settle<'a>(mut self, carried: impl Iterator<Item = (i64, &'a [RateGate])>, now: Time) -> Settled {
         let mut settled = Settled::default();
         let mut rates = HashMap::new();
@@ -246,7 +247,7 @@ fn counted_from(opened: i64, interval: i64, now: i64) -> i64 {
     }
 }
 
-/// How late a pass may be whose lateness is made up for.
+/// How late a pass may run and still release the full rate.
 fn slack(interval: i64) -> i64 {
     if interval >= SECOND { 0 } else { SLACK.min(interval).max(LEAST_SLACK) }
 }

@@ -8,7 +8,7 @@ fn key(name: &str, max: i32) -> RateGate {
     RateGate::Key { name: name.into(), max }
 }
 
-/// Passes come at any time, also late: in each minute the rate is neither exceeded nor left unused.
+/// Whenever passes come, also late, the rate of each minute is neither exceeded nor left unused.
 #[test]
 fn a_rate_is_kept_and_used_whatever_the_times_of_the_passes() {
     let gates = rate(6 * SECOND / 10);
@@ -80,7 +80,7 @@ fn a_key_lets_so_many_pass_and_nobody_overtakes() {
     assert_eq!(state.admit(3, &[key("a", 5), key("b", 1)], now), Err(key("b", 1)));
     assert_eq!(state.admit(4, &[key("b", 9)], now), Err(key("b", 9)), "the third comes before it");
     assert!(state.admit(5, &[key("a", 3)], now).is_ok(), "the third does not wait here");
-    assert!(state.admit(2, &[key("a", 1), key("b", 1)], now).is_ok(), "who is under way goes again");
+    assert!(state.admit(2, &[key("a", 1), key("b", 1)], now).is_ok(), "a task that is under way is not stopped again");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn only_what_was_carried_counts() {
     assert!(none.holds.is_empty() && none.rates.is_empty());
 }
 
-/// A pass that reads all that wait is late for the others.
+/// A pass that reads all waiting tasks of a gate delays the other gates.
 #[test]
 fn few_more_waiting_tasks_are_read_than_may_pass() {
     let waiting = |max: Option<i32>, spacing: Option<i64>, holders: i64| Waiting {

@@ -1,12 +1,9 @@
-//! For tests of other crates: what the ledger makes of news.
+//! Applies news to a task, for tests of other crates.
 
 use super::applied::Applied;
 use super::types::{Event, News, Task};
 
-/// The entries that news makes in the history of a task, in order, and the task after them.
-///
-/// # Panics
-/// When the task is gone, which no news does.
+/// The task after this news, and the events that the news adds to its history, in order.
 pub fn history(task: Task, news: &[News]) -> (Task, Vec<Event>) {
     let mut applied = Applied::new(vec![task]);
     news.iter().for_each(|news| applied.learn(news));

@@ -1,7 +1,7 @@
 //! Schedules in the ledger.
 //!
 //! Invariant: a schedule's row moves forward only in the transaction that submits its tick. The replica that moves the row submits the
-//! tick; a second replica finds the row moved (or locked) and does nothing. A crash in between undoes both.
+//! tick; a second replica finds the row moved (or locked) and does nothing. A crash undoes the move and the submission together.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{Conflict, Cursor, Error, Inserted, Page, Submission};
 use celery::task::{Json, TaskId};
 use runtime::clock::Time;
 
-/// How long a prepared firing may wait for its commit: meanwhile its rows are locked, and the feed does not advance.
+/// How long a prepared firing may wait for its commit. Meanwhile its rows are locked, and the feed does not advance.
 pub const MOST_AHEAD: Duration = Duration::from_millis(500);
 
 /// A schedule's row.
@@ -64,7 +64,7 @@ pub struct Edit {
 pub enum Created {
     Done,
     NameTaken,
-    /// The configuration created this name before.
+    /// The configuration has created a schedule of this name before.
     SeededBefore,
 }
 
@@ -143,7 +143,7 @@ pub struct Firings {
 
 #[async_trait]
 pub trait Schedules: Send + Sync {
-    /// Creates a schedule. With `seed` the name is remembered for ever, so that a deleted seed stays deleted.
+    /// Creates a schedule. With `seed` (it comes from the configuration) its name is stored for ever, so that a deleted one is not created again.
     async fn create_schedule(&self, schedule: &Schedule, seed: bool) -> Result<Created, Error>;
 
     async fn schedule(&self, name: &str) -> Result<Option<Schedule>, Error>;
@@ -167,7 +167,7 @@ pub trait Schedules: Send + Sync {
     /// [`MOST_AHEAD`] from now). `None` for a schedule that another replica has locked or fired, or that was edited.
     async fn fire(&self, firings: &[Firing], at: Time) -> Result<Vec<Option<Fired>>, Error>;
 
-    /// A run by hand: the row's next tick does not change. `None` when the schedule is gone.
+    /// Records a run by hand: the schedule's next tick does not change. `None` when the schedule is gone.
     async fn run_schedule(&self, id: &str, run: &NewRun) -> Result<Option<Fired>, Error>;
 
     /// Newest first.
@@ -214,7 +214,7 @@ pub(super) fn settle(
     (rows, last, fired)
 }
 
-/// The answer to a repeated run by hand, for which nothing is written.
+/// The answer when a run by hand is a repetition, for which nothing is written.
 pub(super) fn repetition(answers: &[Result<Inserted, Conflict>]) -> Option<Fired> {
     match answers {
         [Err(repeated @ (Conflict::Replay(_) | Conflict::KeyReused))] => Some(vec![Some(Err(repeated.clone()))]),

@@ -86,7 +86,7 @@ pub struct Counted {
     pub queue: String,
 }
 
-/// The key by which failures are counted, besides the task's name: the exception's class and the queue, in one text.
+/// The key by which failures are counted within a task's name: the exception's class and the queue, in one text.
 pub fn raised(exception: &str, queue: &str) -> String {
     format!("{exception}{SEPARATOR}{queue}")
 }
@@ -96,7 +96,7 @@ pub fn raised_parts(text: &str) -> (&str, &str) {
     text.split_once(SEPARATOR).unwrap_or((text, ""))
 }
 
-/// Occurs in no class name.
+/// A character that no class name contains.
 const SEPARATOR: char = '\u{1f}';
 
 /// A kind of failure.
@@ -138,7 +138,7 @@ pub struct Tally {
     pub ends: Vec<End>,
 }
 
-/// A count of equal events: first events, and events of counted phases. Ends are listed one by one.
+/// A count of events with the same fields: first events, and events of counted phases. Ends are listed one by one.
 #[derive(Debug)]
 pub struct Count {
     /// The beginning of their minute.
@@ -216,7 +216,7 @@ pub trait Stats: Send + Sync {
         failures: &[FailureKind],
     ) -> Result<bool, Error>;
 
-    /// Adds amounts that are no events; the keys of a call must be distinct.
+    /// Adds amounts that do not come from events; the keys of a call must be distinct.
     async fn sample(&self, amounts: &[(Counted, i64)]) -> Result<(), Error>;
 
     /// The figures, ascending by time.

@@ -1,4 +1,4 @@
-//! Edges between tasks in the ledger, for the service that keeps canvases from getting stuck.
+//! Edges between tasks in the ledger, for the service that repairs canvases that are stuck.
 
 use async_trait::async_trait;
 

@@ -1,7 +1,7 @@
-//! The fleet's own table of results, read by task id: what Celery's database backend or django-celery-results keeps in a PostgreSQL.
+//! Reads the fleet's own table of results in PostgreSQL, which Celery's database backend or django-celery-results writes.
 //!
-//! Nothing is written there. A row comes as a JSON object of all its columns: which ones there are depends on the versions of both
-//! sides and on their settings. Every read stands in a transaction, without a name on the server: PgBouncer may be in between.
+//! Reads only. A row is returned as a JSON object of all its columns, because these depend on the backend's version and settings. Every
+//! statement runs unnamed and in a transaction, because PgBouncer may be in between.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,27 +14,27 @@ use crate::Error;
 use crate::postgres::begin_elsewhere;
 
 const CONNECTIONS: u32 = 2;
-/// How long a connection may take to come.
+/// Timeout for getting a connection.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Rows of one statement: each may be large.
 const PAGE: usize = 8;
-/// Longer than the server lets a statement run: without an answer by then the connection is broken.
+/// Timeout for an answer. It is longer than the server lets a statement run, so exceeding it means that the connection is broken.
 const ANSWER: Duration = Duration::from_secs(15);
 const LIMITS: &str = "set transaction read only; set local statement_timeout = '10s'";
 
-/// One table. Connects when it is used.
+/// A table of results. Connects when it is used.
 pub struct StoredResults {
     pool: PgPool,
     table: String,
-    /// Results above this are not read.
+    /// Larger results are not read.
     most_bytes: usize,
 }
 
 impl StoredResults {
-    /// `table` as it is called, perhaps with its schema and a dot in front.
+    /// `table` is the table's name, or `schema.table`.
     ///
     /// # Errors
-    /// When the address cannot be understood.
+    /// When the URL is invalid.
     pub fn open(url: &str, table: &str, most_bytes: usize) -> Result<Self, Error> {
         let options = options(url)?;
         let pool = PgPoolOptions::new()
@@ -45,10 +45,10 @@ impl StoredResults {
         Ok(Self { pool, table: quoted(table), most_bytes })
     }
 
-    /// Whether the table is there and may be read.
+    /// Checks that the table exists and may be read.
     ///
     /// # Errors
-    /// When it is not, or the database is away.
+    /// When it does not exist or may not be read, or when the database does not answer.
     pub async fn ping(&self) -> Result<(), Error> {
         let look = format!("{LIMITS}; select 1 from {} limit 0", self.table);
         answered(async {
@@ -60,7 +60,7 @@ impl StoredResults {
         .await
     }
 
-    /// Rows of these tasks, as JSON objects of their columns, each with the id of its task. Of a result that is too large there is none.
+    /// The rows of these tasks: task id, and a JSON object of all columns. Rows with a result that is too large are left out.
     ///
     /// # Errors
     /// As [`StoredResults::ping`].
@@ -91,21 +91,21 @@ async fn answered<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T,
     tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()))
 }
 
-/// Whether an address can be understood. Connects to nothing.
+/// Checks that a URL is valid, without connecting.
 ///
 /// # Errors
-/// When it cannot.
+/// Why it is not valid.
 pub fn understands(url: &str) -> Result<(), Error> {
     options(url).map(|_| ())
 }
 
-/// No parameter at the start that a PgBouncer would refuse.
+/// Connection options without startup parameters that PgBouncer would refuse.
 fn options(url: &str) -> Result<PgConnectOptions, Error> {
     let options = PgConnectOptions::from_str(url).map_err(|error| Error::Refused(Box::new(error)))?;
     Ok(options.application_name("taskgate results").extra_float_digits(None).statement_cache_capacity(0))
 }
 
-/// Each part in quotes, so that nothing in a name is read as SQL.
+/// Quotes each part of the name, so that nothing in it is read as SQL.
 fn quoted(table: &str) -> String {
     let parts = table.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\"")));
     parts.collect::<Vec<_>>().join(".")

@@ -1,4 +1,4 @@
-//! A submission: what a call writes into the ledger, as a whole or not at all.
+//! A submission: what a call writes into the ledger, all of it or nothing.
 
 use celery::task::canvas::EdgeKind;
 use celery::task::limit::{KeyLimit, OnLimit};
@@ -22,7 +22,7 @@ pub struct Submission {
     /// Further tasks of the group, to be written later.
     pub fan_out: Option<NewFanOut>,
     pub unique: Option<UniqueKey>,
-    /// What the gateway has to send of it later.
+    /// The parts that the gateway sends later.
     pub dag: Option<NewDag>,
 }
 
@@ -61,9 +61,10 @@ pub enum Way {
     Direct,
     /// A pass over the outbox decides when.
     Pass,
-    /// At the end of the line for room in its queue. The lowest rank goes first.
+    /// It goes to the end of the line that waits for room in its queue. The lowest rank goes first.
     Line { rank: i16 },
-    /// It waits at the gate of these limits from the beginning. It is refused if one of them says so and it could not start at once.
+    /// It waits at the gate of these limits from the beginning. The submission is refused if the task cannot start at once and one of the limits
+    /// has `on_limit: reject`.
     Gate(Vec<KeyLimit>),
 }
 
@@ -108,7 +109,7 @@ impl NewTask {
             _ if matches!(self.way, Way::Line { .. } | Way::Gate(_)) => i64::MAX,
             (Phase::Accepted, None) if self.way == Way::Pass => accepted_at.0.saturating_add(1),
             (Phase::Held, None) => i64::MAX,
-            // A schedule's tick is planned before its acceptance. Due an instant after it, the row is on no replica's direct path.
+            // A schedule's tick is planned before it is accepted. A row that is due after its acceptance is not published directly.
             (Phase::Held, Some(due)) if due < accepted_at => accepted_at.0.saturating_add(1),
             (_, due) => due.unwrap_or(accepted_at).0,
         };
@@ -191,12 +192,12 @@ pub struct IdempotencyKey {
     pub key: String,
     /// Hash of method, path and body.
     pub fingerprint: Vec<u8>,
-    /// The answer to repeat: status, headers and body, in the edge's form.
+    /// The answer to repeat: status, headers and body, in the form of the HTTP layer.
     pub answer: Json,
     pub expires_at: Time,
 }
 
-/// `unique: {key, while}`: at most one such task.
+/// `unique: {key, while}`: at most one task holds the key.
 #[derive(Debug, Clone)]
 pub struct UniqueKey {
     pub key: String,
@@ -224,9 +225,9 @@ pub enum Conflict {
     Replay(Json),
     /// Same key, other fingerprint.
     KeyReused,
-    /// A task with this unique key is active (or within its time).
+    /// A task with this unique key is active, or its key has not expired.
     Joined(TaskId),
-    /// No task of this key may start now, and the submission must not wait. Another task may start after this many microseconds.
+    /// No task of this key may start now, and the submission must not wait. Another task may start after `wait` microseconds.
     Limited {
         key: String,
         wait: i64,

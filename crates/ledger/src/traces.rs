@@ -1,12 +1,12 @@
 //! The export of traces from the ledger: a mark in the feed, and whole histories.
 //!
-//! Invariant: the mark moves only if it is where its mover saw it, so two replicas never skip events that neither has exported.
+//! Invariant: a replica moves the mark only if it is still where the replica read it, so no events are skipped that no replica exported.
 
 use async_trait::async_trait;
 
 use super::{Error, Event};
 
-/// The connections of this process to the database.
+/// The use of one of this process's connection pools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolUse {
     pub name: &'static str,

@@ -36,7 +36,7 @@ pub struct Task {
     /// When a held task is to be published.
     pub due_at: Option<Time>,
     pub expires_at: Option<Time>,
-    /// Seconds the worker measured.
+    /// The runtime in seconds, as the worker measured it.
     pub runtime: Option<f64>,
     /// The return value as Celery stored it; `None` unless succeeded.
     pub result: Option<Json>,
@@ -49,9 +49,9 @@ pub struct Task {
     pub retry_of: Option<TaskId>,
     pub retried_as: Option<TaskId>,
     pub schedule: Option<String>,
-    /// The reason of its state, if taskgate decided it.
+    /// Why the task is in this state, if taskgate decided it.
     pub reason: Option<String>,
-    /// Whether it was seen on the broker but not submitted here.
+    /// Whether another client submitted the task, and taskgate learnt of it from the broker or from workers.
     pub adopted: bool,
     pub corrected: bool,
     /// Python texts of the arguments, for adopted tasks.
@@ -66,12 +66,12 @@ impl Task {
         Position { delivery: self.delivery, retries: self.retries, phase: self.phase }
     }
 
-    /// Whether it waits in an inbox and is not in the ledger yet.
+    /// Whether the task waits in an inbox and is not in the ledger yet.
     pub fn is_undrained(&self) -> bool {
         self.seq == 0
     }
 
-    /// Whether it has replaced itself by other tasks and waits for them: it is `waiting` although a worker had it.
+    /// Whether the task has replaced itself by other tasks and waits for them: it is `waiting` although a worker had it.
     pub fn is_replaced(&self) -> bool {
         let was_taken = self.received_at.is_some() || self.started_at.is_some() || self.worker.is_some();
         self.phase == Phase::Waiting && was_taken
@@ -247,7 +247,7 @@ pub enum Source {
     Event,
 }
 
-/// News of a task. `None` means that it does not say.
+/// News of a task. A field is `None` if the report does not contain it.
 #[derive(Debug, Clone)]
 pub struct News {
     pub task_id: TaskId,
@@ -271,7 +271,7 @@ pub struct News {
     pub if_seq: Option<i64>,
     /// Whether its message is marked as redelivered.
     pub redelivered: bool,
-    /// Whether it comes from a recorder that has a successor: only news that may be applied late and twice counts.
+    /// Whether it comes from a recorder that has lost its lease: it counts only if it may be applied late and twice.
     pub late: bool,
 }
 
@@ -351,7 +351,7 @@ pub struct GroupMember {
     pub failure: Option<Failure>,
 }
 
-/// An exclusive right, until it expires.
+/// A lease: an exclusive right, until it expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     /// Grows with every new holder, which fences off earlier ones.
@@ -359,19 +359,19 @@ pub struct Lease {
     pub expires_at: Time,
 }
 
-/// The proof of a lease that its holder presents with every write.
+/// The proof of a lease, with which its holder makes every write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     pub lease: &'static str,
     pub term: i64,
-    /// The write renews the lease until this time, because a holder that writes is alive, however long the write takes.
+    /// The write renews the lease until this time, so that a long write does not lose it.
     pub until: Time,
 }
 
 /// The outcome of an attempt to withdraw a task before it reached the broker.
 #[derive(Debug)]
 pub enum Withdrawn {
-    /// It was not published yet and is ended now.
+    /// It was not published yet, and has ended now.
     Done(Vec<Event>),
     /// The broker has it, or had it.
     Published(Box<Task>),

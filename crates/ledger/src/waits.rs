@@ -1,8 +1,8 @@
 //! Waiting steps in the ledger: who submitted them, until when they wait, the answer, and whether the next step was sent.
 //!
-//! Invariants: only the first end of a wait counts ([`Waits::end_wait`]); an ended wait is settled once, by the holder of its claim
-//! ([`Waits::claim_waits`]). The step's message is stored here as it arrived, so the next step can be sent even if the broker has lost
-//! its data.
+//! Invariants: only the first end of a wait counts ([`Waits::end_wait`]); an ended wait is settled once (its next step is sent), by the
+//! holder of its claim ([`Waits::claim_waits`]). The step's message is stored as it arrived, so the next step can be sent even if the broker
+//! has lost its data.
 
 use async_trait::async_trait;
 
@@ -84,7 +84,7 @@ pub trait Waits: Send + Sync {
 
     async fn wait(&self, id: &TaskId) -> Result<Option<Wait>, Error>;
 
-    /// Open waits that take an answer, oldest first, after this position, of this submitter (or of all).
+    /// Open waits that take an answer, oldest first, after this position; only those of this token, or of all.
     async fn open_waits(
         &self,
         after: Option<(Time, &TaskId)>,
@@ -113,10 +113,10 @@ pub trait Waits: Send + Sync {
     /// Marks a wait as settled, because the next step was sent.
     async fn settle_wait(&self, id: &TaskId) -> Result<(), Error>;
 
-    /// Removes settled waits that ended before. Returns how many.
+    /// Removes settled waits that ended before this time. Returns how many.
     async fn forget_waits(&self, before: Time, limit: i64) -> Result<u64, Error>;
 
-    /// A secret of the whole installation; `fresh` becomes the secret if there is none of this name yet.
+    /// A secret that all replicas share; `fresh` becomes the secret if there is none of this name yet.
     async fn shared_secret(&self, name: &str, fresh: &[u8]) -> Result<Vec<u8>, Error>;
 }
 

@@ -1,7 +1,7 @@
-//! The webhooks' part of the ledger: endpoints, and deliveries with all their tries.
+//! Webhooks in the ledger: endpoints, and deliveries with their tries.
 //!
-//! Invariant: deliveries are made from the feed, and the position in it moves in the transaction that writes them. So each recorded
-//! event that an endpoint asks for becomes one delivery to it, however often a replica dies in between.
+//! Invariant: deliveries are derived from the feed, and the transaction that writes them also moves the position in the feed. So each event
+//! that an endpoint asks for becomes exactly one delivery, even if replicas die.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,7 @@ impl Endpoint {
 pub enum DeliveryState {
     Pending,
     Delivered,
-    /// Given up.
+    /// It was given up.
     Failed,
 }
 
@@ -85,7 +85,7 @@ pub struct NewDelivery {
     pub task_no: i64,
     pub task_id: String,
     pub task_name: Option<String>,
-    /// Of the event.
+    /// The `seq` of the event.
     pub seq: i64,
     /// `task.succeeded`
     pub kind: String,
@@ -138,9 +138,9 @@ pub struct Tried {
 #[derive(Debug, Clone)]
 pub struct Claim<'a> {
     pub now: Time,
-    /// Until this time no other replica takes them.
+    /// No other replica takes the deliveries until this time.
     pub until: Time,
-    /// Targets that get no further deliveries at present.
+    /// Targets that are busy and get no further deliveries now.
     pub busy: &'a [String],
     pub per_target: i64,
     pub limit: i64,
@@ -161,7 +161,7 @@ pub trait Webhooks: Send + Sync {
 
     async fn endpoint(&self, id: &str) -> Result<Option<Endpoint>, Error>;
 
-    /// By id, after this one.
+    /// Endpoints by id, after this one.
     async fn endpoints(&self, after: Option<&str>, limit: i64) -> Result<Vec<Endpoint>, Error>;
 
     /// Writes the endpoint as version + 1, if the row still has its version. Pending deliveries go to the new URL.
@@ -173,7 +173,7 @@ pub trait Webhooks: Send + Sync {
     /// The feed position up to which deliveries were made.
     async fn noticed(&self) -> Result<i64, Error>;
 
-    /// Whether any task in the ledger asks for webhooks itself.
+    /// Whether any task in the ledger has webhooks from its own submission.
     async fn has_wishes(&self) -> Result<bool, Error>;
 
     /// Complete tasks, by number.

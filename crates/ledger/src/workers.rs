@@ -1,4 +1,4 @@
-//! The part of the ledger for remote control: workers, consumers that pauses stopped, and revokes that still apply.
+//! Remote control in the ledger: workers, consumers that pauses stopped, and revokes that still apply.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ pub struct Worker {
     pub hostname: String,
     /// The last sign of life: a heartbeat or a reply.
     pub seen_at: Time,
-    /// When it signed off.
+    /// When it reported its shutdown.
     pub offline_at: Option<Time>,
     pub facts: WorkerFacts,
 }
@@ -30,9 +30,9 @@ pub struct WorkerFacts {
     pub active: Option<i64>,
     pub processed: Option<i64>,
     pub load: Option<[f64; 3]>,
-    /// Resident, with its children; workers of taskgate tell it.
+    /// Resident memory with that of its children. Only taskgate's own workers report it.
     pub memory_kib: Option<i64>,
-    /// The most that its main process had resident, as `stats` tells it: of workers that do not tell `memory_kib`.
+    /// The highest resident memory of its main process, from `stats`. For workers that do not report `memory_kib`.
     pub peak_kib: Option<i64>,
     /// `py-celery 5.7.0 (Linux)`
     pub software: Option<String>,
@@ -47,17 +47,17 @@ pub struct WorkerFacts {
     pub replied_at: Option<i64>,
     /// When its process began, in microseconds, computed from the uptime that it reports.
     pub began_at: Option<i64>,
-    /// When this process took the name over from another one, by its own clock: it does not have the other one's tasks.
+    /// When this process took the name over from another process, by its own clock. It does not have that process's tasks.
     pub replaced_at: Option<i64>,
-    /// When it announced itself again, if it is not known yet whether it is the same process.
+    /// When it came online again, if it is not known yet whether it is the same process.
     pub doubted_at: Option<i64>,
-    /// When it announced itself again after it had lost its connection.
+    /// When it came online again after it had lost its connection.
     pub cut_at: Option<i64>,
     /// The id of the process that had the name before.
     pub former_pid: Option<i64>,
-    /// When a former process sent an event again, by its own clock: several workers share the name.
+    /// When an event of a former process came again, by the worker's clock: several workers share the name.
     pub shared_at: Option<i64>,
-    /// It did not answer for a long time: its remote control is switched off.
+    /// Whether its remote control is switched off, because it did not answer for a long time.
     pub deaf: bool,
     /// Whether it sends task events; null until that is known.
     pub tells: Option<bool>,

@@ -1,9 +1,9 @@
 //! The inbox: calls that an application's transaction wrote into the application's own PostgreSQL; they become tasks when it commits.
 //!
-//! The rows are locked in a transaction, passed to the caller who makes tasks of them, and deleted in the same transaction. If a gateway
-//! dies in between, they stay, and the next gateway claims them again; the ids come from the application's side, so calls that are tasks
-//! already are recognised. All statements with values run in transactions and are unnamed, and no session settings are used, because
-//! PgBouncer in transaction mode may be in between.
+//! The rows are locked in a transaction, passed to the caller, who makes tasks of them, and deleted in the same transaction. If a gateway
+//! dies in between, the rows stay, and another gateway claims them. The application's side chose the ids, so calls that are tasks already
+//! are recognised. All statements with values run in transactions and are unnamed, and no session settings are used, because PgBouncer in
+//! transaction mode may be in between.
 
 mod schema;
 
@@ -29,7 +29,7 @@ const CHANNEL: &str = "taskgate_inbox";
 /// Timeouts, so that a hanging gateway does not lock the rows for ever.
 const LIMITS: &str = "set local statement_timeout = '10s'; set local idle_in_transaction_session_timeout = '60s'";
 
-/// Null over a Unix socket.
+/// Returns null over a Unix socket.
 const SERVER_PORT: &str = "select inet_server_port()";
 
 const CLAIM: &str = "select inbox_no, task_id, task, enqueued_at, call from taskgate.inbox order by inbox_no \
@@ -119,7 +119,7 @@ impl Inbox {
         Ok(port.is_none_or(|port| port == i32::from(self.options.get_port())))
     }
 
-    /// Calls `wake` at every commit of a call, until the connection is lost. Behind a pooler it waits for ever silently.
+    /// Calls `wake` at every commit of a call, until the connection is lost. Behind a pooler it waits for ever and calls nothing.
     ///
     /// # Errors
     /// The loss of the connection.
@@ -132,7 +132,7 @@ impl Inbox {
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
         listener.listen(CHANNEL).await?;
-        // Earlier calls are there already.
+        // Calls from before the LISTEN may wait already.
         wake();
         loop {
             match listener.try_recv().await? {
