@@ -27,7 +27,7 @@ pub struct Node {
     pub defaults: NodeDefaults,
     pub link: Vec<Step>,
     pub link_error: Vec<Step>,
-    /// The task is a link or an errback, or follows one: it may never run.
+    /// Whether the task is a link or an errback, or follows one, so that it may never run.
     pub branch: bool,
     /// The group that its result belongs to, and its position there.
     pub group: Option<(GroupId, i32)>,
@@ -76,7 +76,7 @@ pub enum EdgeKind {
     Link,
     /// `link_error`: after failure.
     LinkError,
-    /// In a DAG, sent by the gateway when all such edges come from tasks that succeeded.
+    /// An edge of a DAG: the gateway sends the task when the tasks of all such edges have succeeded.
     After,
 }
 
@@ -109,7 +109,8 @@ pub enum Outcome {
     Group(GroupId),
 }
 
-/// Limit of edges: two groups in a row connect every member with every other, and each message of the first contains the second.
+/// Maximum number of edges: two groups in a row connect each member of the first with each of the second, and each message of the first
+/// contains the second.
 pub(crate) const MAX_EDGES: usize = 250_000;
 
 impl Node {
@@ -317,7 +318,7 @@ impl Resolver<'_> {
         GroupId::parse((self.ids)().as_str()).expect("what is a task id is a group id")
     }
 
-    /// Notes edges, groups and memberships of a step and all below it.
+    /// Records the edges, groups and memberships of a step and of all steps inside it.
     fn connect(&mut self, step: &Step) {
         match step {
             Step::Task(node) => self.connect_links(*node),

@@ -4,8 +4,8 @@
 //! element; inside a longer text the value is inserted. `{{` and `}}` stand for braces. A name may be that of any earlier node, not only
 //! one in `after`.
 //!
-//! Invariants after reading (reader/dag.rs): names are unique, `after` makes no loop, every name in an argument is a
-//! predecessor's. Pure.
+//! Invariants after reading (reader/dag.rs): names are unique, `after` makes no loop, and every name in an argument is that of an earlier
+//! node. Pure.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use super::json::{self, Fields};
 use super::{Json, Signature, TaskId, TaskSignature};
 use crate::template::Template;
 
-/// Nodes in one DAG.
+/// Maximum number of nodes in a DAG.
 pub const MAX_NODES: usize = 1_000;
 
 /// The nodes, in the order of the document.
@@ -32,11 +32,11 @@ pub struct DagNode {
     pub signature: Signature,
     /// Indexes of its predecessors.
     pub after: Vec<usize>,
-    /// It ran in an earlier DAG, of which this one is the rest: its tasks are in the ledger.
+    /// Whether the node ran in an earlier DAG that this one resumes. Its tasks are in the ledger already.
     pub kept: bool,
 }
 
-/// The tasks whose results are the result of a node.
+/// The tasks whose results form the result of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Results {
     pub ids: Vec<TaskId>,
@@ -99,12 +99,12 @@ pub fn reads(task: &TaskSignature) -> BTreeSet<String> {
     templates.flat_map(names).collect()
 }
 
-/// A place's name: the node's, and the path into its result.
+/// Splits the name in a placeholder into the node's name and the path into its result.
 pub fn split(name: &str) -> (&str, Option<&str>) {
     name.split_once('.').map_or((name, None), |(node, path)| (node, Some(path)))
 }
 
-/// The tasks that make the result of a signature whose tasks all have ids.
+/// The tasks whose results form the result of a signature. All its tasks must have ids.
 pub fn results(signature: &Signature) -> Results {
     match signature {
         Signature::Task(task) => Results { ids: task.task_id.iter().cloned().collect(), is_list: false },
@@ -119,7 +119,7 @@ pub fn results(signature: &Signature) -> Results {
     }
 }
 
-/// Puts values into the places of all arguments. `value_of` gives the JSON text of a place.
+/// Replaces the placeholders in all arguments. `value_of` returns the JSON text for a placeholder's name.
 ///
 /// # Errors
 /// The first error of `value_of`.

@@ -54,7 +54,7 @@ fn what_could_never_run_is_refused_with_its_place() {
         (r#"{"a": {"task": "t", "after": "b"}}"#, "/dag/nodes/a/after", "must be an array"),
         (r#"{"a": {"task": "t", "kept": true}}"#, "/dag/nodes/a/kept", "unknown field"),
         (r#"{"a": {"group": []}}"#, "/dag/nodes/a", "has no task"),
-        (r#"{"a": {"dag": {"nodes": {"b": {"task": "t"}}}}}"#, "/dag/nodes/a/dag", "stands alone"),
+        (r#"{"a": {"dag": {"nodes": {"b": {"task": "t"}}}}}"#, "/dag/nodes/a/dag", "must not be part"),
         (
             r#"{"a": {"task": "t", "args": [[{"k": "{b.x}"}]]}, "b": {"task": "t"}}"#,
             "/dag/nodes/a/args/0/0/k",

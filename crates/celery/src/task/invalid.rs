@@ -173,7 +173,7 @@ impl Problems {
     }
 }
 
-/// About 31 years: longer than any delay or limit makes sense, and safe to add to any clock.
+/// About 31 years: longer than any sensible delay or limit, and safe to add to any time.
 const MAX_SECONDS: f64 = 1e9;
 
 /// The JSON type, for a sentence.

@@ -1,4 +1,4 @@
-//! JSON that is only passed on: objects and arrays are split, but their values stay text.
+//! JSON that is passed on unchanged: objects and arrays are split, but their values stay text.
 //!
 //! Nothing becomes an `f64` or a sorted map, so Python's big integers and the order of keys are preserved. Reading is as tolerant as
 //! Python: of two equal members the last counts, `null` counts as absent, a lone surrogate becomes U+FFFD.
@@ -129,7 +129,7 @@ pub fn number(value: &RawValue) -> Option<f64> {
     value.get().parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// How deep arrays and objects nest in a JSON text; 0 for a scalar.
+/// How deeply arrays and objects are nested in a JSON text; 0 for a scalar.
 pub fn depth(text: &str) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {

@@ -9,11 +9,11 @@ use super::invalid::Problems;
 use super::json::Fields;
 use super::submission::{list, member};
 
-/// Most limits of one task.
+/// Maximum number of limits of one task.
 pub const MOST_LIMITS: usize = 16;
-/// Highest `max`.
+/// Maximum of `max`.
 const MOST: i64 = 1_000_000;
-/// Highest weight of a key.
+/// Maximum weight of a key.
 pub const MOST_WEIGHT: u32 = 1_000;
 
 /// One limit of a task. It has a `max`, a `rate`, or both.
@@ -45,7 +45,7 @@ impl KeyLimit {
     }
 }
 
-/// What happens to a task that may not start now.
+/// What happens to a task that may not start yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnLimit {

@@ -18,10 +18,10 @@ use crate::extended;
 
 /// Forms of steps that the gateway carries out itself, see [`pause`].
 const PAUSES: [&str; 2] = ["wait", "sleep"];
-/// Members that such a step may have beside its form.
-/// How the names of the gateway's own labels begin.
-const OWN_LABELS: &str = "taskgate.";
+/// Members that such a step may have besides its form.
 const BESIDE_PAUSE: [&str; 5] = ["immutable", "task_id", "labels", "link", "link_error"];
+/// The prefix of labels that the gateway sets itself.
+const OWN_LABELS: &str = "taskgate.";
 
 /// Walks through a document and collects mistakes.
 pub struct Reader {
@@ -30,9 +30,9 @@ pub struct Reader {
     tasks: usize,
     /// Explicit task ids and their places.
     ids: HashMap<TaskId, String>,
-    /// It was accepted before: only its form is read.
+    /// Whether the document was accepted before, so that limits and types are not checked again.
     is_stored: bool,
-    /// Members of a DAG's nodes that are the caller's to read.
+    /// Members of a DAG's nodes that the reader of DAGs reads itself.
     node_extras: &'static [&'static str],
 }
 
@@ -42,7 +42,7 @@ impl Reader {
         Self { problems, limits, tasks: 0, ids: HashMap::new(), is_stored: false, node_extras: &["after"] }
     }
 
-    /// For what the ledger keeps: its limits and types were judged when it was accepted.
+    /// A reader for stored documents: their limits and types were checked when they were accepted.
     pub(crate) fn stored() -> Self {
         Self { is_stored: true, ..Self::new(Limits { depth: 1_000, tasks: usize::MAX, ..Limits::default() }) }
     }
@@ -213,7 +213,7 @@ impl Reader {
         let mut task = TaskSignature::new(name, json::written("[]".into()), kwargs);
         task.queue = QueueName::stored(pause::QUEUE).ok();
         task.priority = Some(Priority::clamped(0));
-        // The next step needs its result.
+        // The next step needs the result of this one.
         task.ignore_result = Some(false);
         task.immutable =
             self.member(fields, "immutable", |reader, value| reader.problems.boolean(value)).unwrap_or(false);

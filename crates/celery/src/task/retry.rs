@@ -32,7 +32,7 @@ pub struct RetryPolicy {
 /// Celery's `retry_backoff_max`.
 const DEFAULT_CAP: f64 = 600.0;
 const FIELDS: [&str; 7] = ["max", "delay", "backoff", "cap", "jitter", "on", "never"];
-/// Most classes in a list.
+/// Maximum number of classes in a list.
 const MOST_CLASSES: usize = 64;
 
 impl Default for RetryPolicy {

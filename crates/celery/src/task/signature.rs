@@ -19,7 +19,7 @@ pub enum Signature {
     Group(Vec<Signature>),
     /// The body gets the list of the header's results.
     Chord { header: Vec<Signature>, body: Box<Signature> },
-    /// Each as soon as those that it waits for have succeeded. Only ever the whole of a submission.
+    /// Nodes that each start when their predecessors have succeeded. A DAG is always a whole submission, never a part of one.
     Dag(Dag),
     #[serde(untagged)]
     Task(Box<TaskSignature>),

@@ -35,9 +35,9 @@ pub enum Phase {
     Revoked,
     /// Its `expires` passed before it started.
     Expired,
-    /// A branch that was not taken, or a task whose end can never be seen.
+    /// A step that was not needed, or a task whose run could not be observed.
     Skipped,
-    /// The message is nowhere to be found, and the task may not run again.
+    /// Proven gone: the message is in no place, and the task may not run again.
     Lost,
     /// A live worker took it, acknowledged it and reported no more.
     Ignored,

@@ -25,7 +25,7 @@ pub struct Submission {
     pub webhooks: Vec<Webhook>,
     /// For a canvas: labels of all its tasks. A single task has its own.
     pub labels: Vec<(String, String)>,
-    /// The document is only the content of its composition (`POST /chain`), so its JSON pointers are shorter.
+    /// Whether the document is only the content of a composition (`POST /chain`), so that JSON pointers into it are shorter.
     pub bare: bool,
 }
 
@@ -299,7 +299,7 @@ fn webhooks(problems: &mut Problems, value: &RawValue) -> Option<Vec<Webhook>> {
     })
 }
 
-/// Reads a list of words.
+/// Reads a list of texts.
 pub fn words(problems: &mut Problems, value: &RawValue) -> Option<Vec<String>> {
     list(problems, value, 32, |problems, value| problems.parsed(value, webhook::check_word))
 }

@@ -16,7 +16,7 @@ pub struct Webhook {
 /// Longest URL.
 const MAX_URL: usize = 2_048;
 const MAX_WORD: usize = 64;
-/// Words besides phases and states.
+/// Values of `on` besides phases and states.
 const WORDS: [&str; 5] = ["*", "success", "failure", "retry", INCIDENT];
 /// Subscribes to incidents, which are not changes of tasks; `*` does not include them.
 pub const INCIDENT: &str = "incident";
@@ -26,7 +26,7 @@ pub fn usual() -> Vec<String> {
     vec!["success".to_owned(), "failure".to_owned()]
 }
 
-/// Whether one of these words matches a change to this phase and status.
+/// Whether one of the values in `on` matches a change to this phase and status.
 pub fn matches(on: &[String], phase: Phase, status: &str) -> bool {
     on.iter().any(|word| match word.as_str() {
         "*" => true,
@@ -37,7 +37,7 @@ pub fn matches(on: &[String], phase: Phase, status: &str) -> bool {
     })
 }
 
-/// Checks a word of `on`. Custom states are allowed, but a probable misspelling of a known word is refused.
+/// Checks a value of `on`. Custom states are allowed, but a probable misspelling of a known value is refused.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -91,7 +91,7 @@ pub fn check_secret(secret: String) -> Result<String, String> {
     }
 }
 
-/// The bytes of a secret; `None` when it has not this form.
+/// The bytes of a secret; `None` when it does not have this form.
 pub fn key(secret: &str) -> Option<Vec<u8>> {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.decode(secret.strip_prefix(SECRET_PREFIX)?).ok()

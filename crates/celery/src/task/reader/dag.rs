@@ -12,14 +12,14 @@ use crate::task::{Invalid, Signature, TaskId, TaskSignature};
 use crate::template::{Part, parts};
 
 const MAX_NAME: usize = 100;
-/// The most names in all `after` lists together.
+/// Maximum number of names in all `after` lists together.
 const MAX_AFTER: usize = 10_000;
 
 impl Reader {
     /// `{"nodes": {name: signature and "after"}}`.
     pub(super) fn dag(&mut self, value: &RawValue, depth: usize) -> Option<Signature> {
         if depth > 0 {
-            self.problems.add("stands alone: a DAG is no part of another composition");
+            self.problems.add("must not be part of another composition");
             return None;
         }
         let fields = self.problems.object(value)?;
@@ -168,9 +168,9 @@ fn wrong_places(text: &str, before: &[&str]) -> Vec<String> {
     };
     let wrong = |part: &Part| match part {
         Part::Text(_) => None,
-        Part::Name(name) if !before.contains(&split(name).0) => Some(format!(
-            "{{{name}}} names no predecessor: say what the node waits for in after, or write {{{{ for a brace"
-        )),
+        Part::Name(name) if !before.contains(&split(name).0) => {
+            Some(format!("{{{name}}} names no predecessor: add the node to after, or write {{{{ for a brace"))
+        }
         Part::Name(name) if name.split('.').any(str::is_empty) => {
             Some(format!("{{{name}}} has an empty step in its path"))
         }
@@ -179,13 +179,13 @@ fn wrong_places(text: &str, before: &[&str]) -> Vec<String> {
     parts.iter().filter_map(wrong).collect()
 }
 
-/// The nodes of a loop: each waits for the next, and the last for the first.
+/// The nodes of a loop, if there is one: each waits for the next, and the last for the first.
 fn a_loop(dag: &Dag) -> Option<Vec<usize>> {
     let order: BTreeSet<usize> = dag.order().into_iter().collect();
     let mut path = vec![(0..dag.nodes.len()).find(|node| !order.contains(node))?];
     loop {
         let last = *path.last().expect("it starts with one");
-        // Each of them waits for another that never comes.
+        // A node that is not in `order` waits for another such node, so the path ends in a loop.
         let next = dag.nodes[last].after.iter().copied().find(|before| !order.contains(before))?;
         if let Some(start) = path.iter().position(|node| *node == next) {
             return Some(path.split_off(start));
@@ -194,7 +194,7 @@ fn a_loop(dag: &Dag) -> Option<Vec<usize>> {
     }
 }
 
-/// Whether it ends in a single task. The tasks have no ids yet.
+/// Whether the signature ends in a single task. The tasks have no ids yet.
 fn has_result(signature: &Signature) -> bool {
     let mut numbered = signature.clone();
     numbered.visit_mut(&mut |task| {
