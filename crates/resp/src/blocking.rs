@@ -1,4 +1,4 @@
-//! Commands that wait for an element, and the queue of clients that do.
+//! Commands that wait for an element, and the queue of the clients that are waiting.
 //!
 //! The client that has waited longest is served first. Waiters are served after the command, script or transaction that added
 //! the elements has finished, so they never see its intermediate states. Inside a script or transaction no command waits.
@@ -42,7 +42,7 @@ pub struct Wait {
 }
 
 impl Wait {
-    /// Takes what is there now.
+    /// Takes an element if there is one now; does not wait.
     pub fn attempt(&self, call: &mut Call) -> Result<Option<Reply>, Failure> {
         for key in &self.keys {
             if let Some(reply) = self.want.take(call, key)? {

@@ -1,4 +1,4 @@
-//! The context of a data command: the databases, and its client's choice of database and protocol.
+//! The context of a data command: the databases, and the database and protocol that its client has chosen.
 
 use std::{borrow::Cow, collections::VecDeque};
 

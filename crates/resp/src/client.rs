@@ -1,4 +1,4 @@
-//! The state of a connected client: its settings, its subscriptions, and the bytes that are to be sent to it.
+//! The state of a connected client: its settings, its subscriptions, and the bytes to send to it.
 //!
 //! Everything lives on the server's one thread, so cells are enough. The connection loop alone reads and writes the
 //! socket; others append to the outbox and wake it.
@@ -67,7 +67,7 @@ pub struct Client {
     pub transaction: RefCell<Option<Transaction>>,
     pub watched: RefCell<Vec<(usize, Bytes)>>,
     pub watched_changed: Rc<Cell<bool>>,
-    /// The wait that this client is blocked in.
+    /// The number of the wait in which this client is blocked.
     pub blocked: Cell<Option<u64>>,
     pub blocked_until: Cell<Option<Instant>>,
     pub ending: Cell<Ending>,
@@ -140,7 +140,7 @@ impl Client {
         }
         self.append(message);
         if self.is_too_far_behind() {
-            tracing::warn!(client.id = self.id, "closing client {}: it does not read what it subscribed to", self.id);
+            tracing::warn!(client.id = self.id, "closing client {}: it reads its subscriptions too slowly", self.id);
             self.close(Ending::Now);
         }
         self.wake.notify_one();

@@ -1,7 +1,7 @@
 //! One client's socket: bytes in, commands executed, bytes out.
 //!
-//! Reading goes on while answers wait to be written, up to a bound: a client may send a long pipeline before it reads
-//! its first answer. A client that is blocked or behind is not read beyond a bound, which also slows it down.
+//! Reading goes on while answers wait to be written, because a client may send a long pipeline before it reads its first answer. From a
+//! client that is blocked, or has not read its answers, only a bounded amount is read, which also slows it down.
 
 use std::{io, rc::Rc, time::Duration};
 
@@ -152,7 +152,7 @@ impl Connection {
     }
 }
 
-/// Completes at this moment, or never.
+/// Completes at this time; never for `None`.
 async fn at(moment: Option<std::time::Instant>) {
     match moment {
         Some(moment) => sleep_until(moment.into()).await,

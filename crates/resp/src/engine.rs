@@ -28,9 +28,10 @@ use super::{
     session, transaction,
 };
 
-/// A browser may send these for any web page. Like redis-server, this server closes the connection before it reads the body.
+/// The beginnings of HTTP requests, which any web page can make a browser send. Like redis-server, this server then closes the connection
+/// before it reads the body.
 const OF_HTTP: [&str; 2] = ["post", "host:"];
-/// Commands allowed to a client that has not sent the password yet.
+/// Commands that a client may send before the password.
 const BEFORE_A_PASSWORD: [&str; 4] = ["auth", "hello", "quit", "reset"];
 
 /// The state that data commands work on.
@@ -53,7 +54,7 @@ pub struct Engine {
     pub settings: RefCell<BTreeMap<&'static str, String>>,
     pub commands_processed: Cell<u64>,
     pub connections_received: Cell<u64>,
-    /// A key now expires before all others.
+    /// Wakes the expiry task: a key now expires before all others.
     pub expiry_moved: Notify,
 }
 
@@ -82,7 +83,7 @@ impl Engine {
         client
     }
 
-    /// Forgets everything about a client. Repeatable.
+    /// Removes everything about a client. May be called again.
     pub fn disconnect(&self, client: &Client) {
         self.clients.borrow_mut().remove(&client.id);
         self.stop_waiting(client);

@@ -1,4 +1,4 @@
-//! Why a command is refused: Redis's own words, because clients match on them.
+//! Why a command is refused: Redis's own error texts, because clients match on them.
 
 use std::borrow::Cow;
 

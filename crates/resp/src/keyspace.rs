@@ -1,4 +1,4 @@
-//! The data: sixteen databases, expiry, and the two things that watch keys (`WATCH` and blocked clients).
+//! The data: sixteen databases, expiry, and the clients that watch keys (by `WATCH`, or because they are blocked).
 //!
 //! An expired key does not exist: it is removed when it is accessed, or when it expires (the server sleeps until
 //! [`Keyspace::next_expiry`]). "Now" is set once per command, script or transaction, so that no key disappears in the

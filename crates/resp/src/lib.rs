@@ -1,8 +1,8 @@
-//! dev's built-in Redis-protocol server, so that `taskgate dev` and any Celery worker that joins it need no Redis.
+//! The built-in Redis-protocol server of `taskgate dev`: it and the Celery workers that join it need no Redis.
 //!
 //! It follows redis-server 7.0 in what Celery, kombu, redis-py and taskgate use: RESP2 and RESP3, pipelines,
-//! transactions, pub/sub, blocking pops, expiry, Lua. It keeps everything in memory, loses it when it stops, and knows
-//! nothing of tasks. It is for development: no users, no persistence, no replication.
+//! transactions, pub/sub, blocking pops, expiry, Lua. It keeps everything in memory, loses it when it stops, and does not know
+//! about tasks. It is for development: no users, no persistence, no replication.
 //!
 //! Invariants: commands run one after the other on one thread; no input makes it panic or use memory without bound; an
 //! unknown command gets Redis's own error.

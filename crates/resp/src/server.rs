@@ -68,7 +68,7 @@ impl Server {
                 ended.unwrap_or_else(|_| Err(io::Error::other("the built-in Redis-protocol server died")))
             }
             () = overdue(&stopped) => {
-                tracing::warn!("the built-in Redis-protocol server was left running a script that does not end");
+                tracing::warn!("the built-in Redis-protocol server was stopped while a script was running, which did not end");
                 Ok(())
             }
         }
@@ -81,7 +81,7 @@ impl Server {
             let listener = TcpListener::from_std(self.listener)?;
             tracing::info!(
                 address = %self.address,
-                "built-in Redis-protocol server on {}: for development, it forgets everything at its end",
+                "built-in Redis-protocol server on {}: for development, it loses all data when it stops",
                 self.address
             );
             let engine = Engine::new(self.address.port(), self.password);
@@ -97,7 +97,7 @@ impl Server {
     }
 }
 
-/// Ends the wait for a script that cannot be interrupted, such as a pattern that backtracks for ever inside Lua's library.
+/// Limits the wait for a script that cannot be interrupted, such as a pattern that backtracks for ever inside Lua's library.
 async fn overdue(stopped: &CancellationToken) {
     stopped.cancelled().await;
     sleep(STOP_PATIENCE).await;

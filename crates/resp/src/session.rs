@@ -251,7 +251,7 @@ struct Filter {
     address: Option<Bytes>,
     /// Selects clients with subscriptions, or without.
     subscribed: Option<bool>,
-    /// Selects no client: none is a replica or a master, or is connected to another listener.
+    /// Whether no client matches: no client is a replica or a master, or is connected to another listener.
     nobody: bool,
     and_self: bool,
 }

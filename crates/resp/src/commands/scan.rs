@@ -1,7 +1,7 @@
 //! `SCAN` and its relatives.
 //!
-//! Collections keep their elements at positions. A cursor is the number of positions still to visit, walked downwards:
-//! removal moves elements down only, so an element that stays is never missed (it may come twice, as in Redis).
+//! Collections keep their elements at positions, which are visited from the highest to the lowest. A cursor is the number of positions still
+//! to visit. A removal only moves elements to lower positions, so an element that stays is never missed (it may come twice, as in Redis).
 
 use bytes::Bytes;
 
@@ -54,7 +54,7 @@ impl Options {
     }
 }
 
-/// A negative number wraps around, as `strtoul` has it; any cursor beyond the end starts at the end.
+/// A negative number wraps around, as with `strtoul`; a cursor beyond the end starts at the end.
 fn parse_cursor(text: &str) -> Option<u64> {
     match text.strip_prefix('-') {
         Some(digits) => digits.parse::<u64>().ok().map(u64::wrapping_neg),

@@ -98,7 +98,7 @@ pub fn srandmember(call: &mut Call, args: &[Bytes]) -> Answer {
 
 /// Random positions: distinct ones for a positive count, with repetition for a negative one.
 pub fn pick(len: usize, count: i64) -> Result<Vec<usize>, Failure> {
-    /// The most elements of a reply. Redis has no such limit.
+    /// Maximum number of elements in a reply. Redis has no such limit.
     const MOST: u64 = 10_000_000;
     if len == 0 || count == 0 {
         return Ok(vec![]);

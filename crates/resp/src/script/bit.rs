@@ -4,7 +4,7 @@ use mlua::{Lua, MultiValue, Table, Value};
 
 use super::host::raise_at_caller;
 
-/// The functions, for the prelude.
+/// The functions of the library, which the prelude makes available to scripts.
 pub fn library(lua: &Lua) -> mlua::Result<Table> {
     let bit = lua.create_table()?;
     bit.set("tobit", fold(lua, |only, _| only)?)?;

@@ -1,8 +1,8 @@
 //! Lua scripts, as `EVAL` and `EVALSHA` run them.
 //!
-//! One Lua state serves all scripts, and a script is compiled once. Scripts see a read-only world without files,
-//! processes or other modules (`prelude.lua`). A script that runs too long is stopped with an error, and
-//! its writes until then remain (redis-server would let it go on and answer BUSY to other clients). Memory is bounded too.
+//! One Lua state serves all scripts, and a script is compiled once. The global tables are read-only, and scripts have no access to files,
+//! processes or other modules (`prelude.lua`). A script that runs too long is stopped with an error, and its writes until then remain
+//! (redis-server would let it go on and answer BUSY to other clients). Memory is bounded too.
 
 mod bit;
 mod convert;
@@ -28,11 +28,11 @@ use super::{
     reply::{Protocol, Reply},
 };
 
-/// The same as Redis's `busy-reply-threshold`; Redis would let the script go on and answer BUSY to others, here it is stopped.
+/// The same as Redis's `busy-reply-threshold`.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// How often a running script's time is checked; about every tenth of a millisecond.
 const INSTRUCTIONS_BETWEEN_LOOKS: u32 = 10_000;
-/// Limit of all Lua values together. Scripts of queues move messages, not large data sets.
+/// Limit of the memory of all Lua values. Scripts that work on queues move messages, not large data sets.
 const MEMORY_LIMIT: usize = 256 * 1024 * 1024;
 /// How many compiled scripts are kept; the oldest is dropped. A client library has only a few.
 const MOST_SCRIPTS: usize = 1000;
@@ -57,7 +57,7 @@ struct Shared {
     engine: Weak<Engine>,
     running: Cell<Option<Running>>,
     out_of_time: Cell<bool>,
-    /// The failure of the script that just ended, without its sha: text, and place if known.
+    /// The failure of the script that has just ended: its text, and its place in the script if known.
     failure: RefCell<Option<(Vec<u8>, Option<String>)>>,
 }
 

@@ -1,4 +1,4 @@
--- The world that scripts live in. Runs once per server, before any script; its locals are out of their reach.
+-- Builds the environment of scripts. Runs once per Lua state, before any script; scripts cannot reach its locals.
 -- `host` holds functions of the server; `base` is what scripts see as globals; the result runs a script.
 local host, base = ...
 
