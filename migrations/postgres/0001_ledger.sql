@@ -1,29 +1,29 @@
--- The ledger. Times are microseconds since 1970 (UTC), as everywhere in taskgate; the view celery_taskmeta shows timestamps.
+-- The ledger, the history database. Times are microseconds since 1970 (UTC); the view celery_taskmeta shows timestamps.
 --
--- A task is written three times at most: what was submitted (`task`, which nothing changes afterwards), how it stands while it is
--- not final (`flight`: narrow, no index on a column that an ordinary step changes), and how it ended (`ended`, written once). Its
--- history travels in the last two as one packed value, so a step of a task is one row. The feed has one row for each commit.
+-- A task has a row in up to two of three tables: what was submitted (`task`, which ordinary steps do not change), and its state while it
+-- is not final (`flight`: narrow, without an index on a column that an ordinary step changes) or its final state (`ended`). The state's row
+-- also has the task's history as one packed value, so a step of a task writes one row. The feed has one row for each commit.
 --
--- What grows with the history is partitioned by the day of `task_no`, which is (day << 32) + count. So a partition covers whole days,
--- retention drops whole partitions, and a look-up that knows about when a task was submitted touches two of them. The key is an
--- expression of its own, because a bound of it must never be taken for a reason to walk along the index of `task_no`. Unique indexes are
--- those of the partitions.
--- There are no foreign keys: every row is written beside its task, in one transaction, by the ledger alone. Nor do `task`, `flight` and
--- `ended` have check constraints: the server reads each of them anew for every statement, a twentieth of what a life costs.
+-- Tables that grow with the history are partitioned by the day of `task_no`, which is (day << 32) + count. So a partition covers whole days,
+-- retention drops whole partitions, and a look-up that knows roughly when a task was submitted reads two of them. The partition key is the
+-- expression `task_no >> 32`, so that the planner does not take a bound on days for a reason to scan the index of `task_no`. Each partition
+-- has its own unique indexes.
+-- There are no foreign keys, because only the ledger writes, and it writes a task's rows in one transaction. `task`, `flight` and `ended` have
+-- no check constraints, because the server would read them again for every statement, which costs a twentieth of a task's writes.
 
 create sequence taskgate.task_no as bigint;
 
 -- One row: facts about this ledger.
 create table taskgate.ledger (
     one_row      boolean primary key default true check (one_row),
-    -- Added to every feed position; raised when the database was restored into a cluster with younger transaction ids.
+    -- Added to every feed position. Raised when the database was restored into a cluster with lower transaction ids.
     feed_offset  bigint not null default 0,
-    -- Messages of tasks up to this number are gone, but for those in `payload_late`.
+    -- Messages of tasks up to this number were pruned, except those of tasks in `payload_late`.
     payload_mark bigint not null default 0
 );
 insert into taskgate.ledger default values;
 
--- Names and queues that tasks have together: a task's row has the number. Empty while a name or queue is not known.
+-- Pairs of task name and queue; a task's row has the number of its pair. An unknown name or queue is empty.
 create table taskgate.kind (
     kind_no integer generated always as identity primary key,
     name    text collate "C" not null,
@@ -38,17 +38,17 @@ create table taskgate.task (
     submitted_at  bigint not null,
     due_at        bigint,
     expires_at    bigint,
-    -- The task's id; of one that is not written as a UUID a hash, and then `given_id` has its text.
+    -- The task's id. If the id is not written as a UUID: its hash, and `given_id` has the text.
     id            uuid not null,
     kind_no       integer not null,
     group_index   integer,
     priority      smallint not null,
     ignore_result boolean not null,
     adopted       boolean not null,
-    -- The phase of the first event, when that is not `accepted`. Null too for an adopted task: its history has all events.
+    -- The phase of the first event, if it is not `accepted`. Null for an adopted task too, whose history has all events.
     first_phase   text collate "C",
     given_id      text collate "C",
-    -- Null when it is the task's own id.
+    -- Null if the task is its own root.
     root_id       text collate "C",
     parent_id     text collate "C",
     group_id      text collate "C",
@@ -58,7 +58,7 @@ create table taskgate.task (
     options       text,
     argsrepr      text,
     kwargsrepr    text,
-    -- Packed: what the row says anyway stands as one control character each.
+    -- Packed: values that the row contains anyway are replaced by one control character each.
     headers       text,
     body          text
 ) partition by range ((task_no >> 32));
@@ -67,12 +67,12 @@ create index task_given_id on taskgate.task (given_id) where given_id is not nul
 create index task_root on taskgate.task (root_id, task_no) where root_id is not null;
 create index task_group_member on taskgate.task (group_id, task_no) where group_id is not null;
 create index task_schedule on taskgate.task (schedule, task_no) where schedule is not null;
--- Finds queued tasks whose time is over.
+-- Finds queued tasks that have expired.
 create index task_expires on taskgate.task (expires_at) where expires_at is not null;
--- Tasks that ask for webhooks themselves.
+-- Tasks whose submission asked for webhooks.
 create index task_webhooks on taskgate.task (task_no) where options like '%"webhooks":%';
 
--- How a task stands that is not final. A step changes no column of an index, but for the first one at a worker.
+-- The state of a task that is not final. Steps change no indexed column, except the first step at a worker.
 create table taskgate.flight (
     task_no             bigint primary key,
     queued_at           bigint,
@@ -80,18 +80,18 @@ create table taskgate.flight (
     received_at         bigint,
     delivery            integer not null,
     retries             integer not null,
-    -- A worker was heard to have it.
+    -- Whether a worker has reported that it has the task.
     at_worker           boolean not null default false,
-    -- It waits for a predecessor.
+    -- Whether the task waits for a predecessor.
     waits               boolean not null default false,
     corrected           boolean not null default false,
     worker              text collate "C",
-    -- What most steps change comes last: WAL has a changed row from its first changed byte on.
+    -- The columns that most steps change come last, because WAL contains a changed row from its first changed byte on.
     started_at          bigint,
     runtime             double precision,
     seq                 integer not null,
     phase               text collate "C" not null,
-    -- Null when it is the phase's own word.
+    -- Null if it is the phase's usual Celery state.
     status              text collate "C",
     reason              text,
     retried_as          text collate "C",
@@ -100,13 +100,13 @@ create table taskgate.flight (
     traceback           text,
     progress            text,
     children            text,
-    -- Events after the first, or after those that went to `history`. Null while the columns above say all of them.
+    -- Events after the first, or after those in the table `history`. Null while they can be derived from the columns above.
     history             bytea
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
 create index flight_at_worker on taskgate.flight (task_no) where at_worker;
 create index flight_waits on taskgate.flight (task_no) where waits;
 
--- How a task ended.
+-- The final state of a task.
 create table taskgate.ended (
     task_no             bigint not null,
     queued_at           bigint,
@@ -119,7 +119,7 @@ create table taskgate.ended (
     delivery            integer not null,
     retries             integer not null,
     corrected           boolean not null,
-    -- A dead letter, until it is deleted or re-queued.
+    -- Whether the task is a dead letter: it failed or was lost, and was not deleted or re-queued since.
     dead                boolean not null,
     phase               text collate "C" not null,
     status              text collate "C",
@@ -140,21 +140,21 @@ create index ended_dead on taskgate.ended (task_no) where dead;
 -- Earlier events of tasks with long histories, in pieces of some kilobytes.
 create table taskgate.history (
     task_no  bigint not null,
-    -- Of its last event.
+    -- The `seq` of the last event in the piece.
     last_seq integer not null,
     events   bytea not null
 ) partition by range ((task_no >> 32));
 
--- Every event of every task: one row for what a commit (or a thousand events of it) brought. A position is (transaction id, place in
--- the transaction); `pos` is that of the row's first event.
+-- The feed: every event of every task, in one row for each commit (or for a thousand events of a large one). A position is (transaction id,
+-- index in the transaction); `pos` is the position of the row's first event.
 create table taskgate.feed (
     pos    bigint primary key,
-    -- The time of its newest event.
+    -- The time of the newest event in the row.
     at     bigint not null,
     events bytea not null
 );
 
--- Up to which row of the feed everybody who was accepted is published, or in the outbox. One row.
+-- The feed position up to which every accepted task is published or in the outbox. One row.
 create table taskgate.relay_mark (
     only_row boolean primary key default true,
     feed     bigint not null,
@@ -162,19 +162,19 @@ create table taskgate.relay_mark (
 );
 insert into taskgate.relay_mark (feed) values (0);
 
--- What is still to be published, but for tasks that go to the broker at once: those have a row only when they were left behind.
--- `wake_at` is when a pass must look at it: its time, or the end of its time.
+-- Tasks to publish, except those that go to the broker at once: these get a row only if they were not published. `wake_at` is when a pass
+-- must check the task: its start time or its expiry.
 create table taskgate.outbox (
     task_no     bigint primary key,
     wake_at     bigint not null,
     accepted_at bigint not null,
-    -- The queue for whose end of pause it waits.
+    -- The paused queue for whose resume the task waits.
     parked      text collate "C",
-    -- The limit at which it waits: a rate (`rate <task>`, `pace <key>`) or a key (`key <key>`) of which only so many tasks may be under way.
+    -- The limit at which the task waits: a rate (`rate <task>`, `pace <key>`) or a maximum of tasks under way (`key <key>`).
     gate        text collate "C",
-    -- How many tasks of the key may be under way for this one to go; null at a rate.
+    -- The maximum of tasks under way, as this task says; null at a rate.
     gate_max    integer,
-    -- The queue in whose line it waits for room in the window, its rank there (the lowest goes first), and the key whose turn it needs.
+    -- The queue in whose line the task waits for room in the window, its rank there (the lowest goes first), and its fair-share key.
     line        text collate "C",
     rank        smallint,
     share       text collate "C"
@@ -218,7 +218,7 @@ create table taskgate.idempotency (
 );
 create index idempotency_expires on taskgate.idempotency (expires_at);
 
--- `expires_at` is the end of time while the key is held until its task is final.
+-- `expires_at` is the highest number while the key is held until its task is final.
 create table taskgate.unique_key (
     key        text collate "C" primary key,
     task_id    text collate "C" not null,
@@ -240,7 +240,7 @@ create table taskgate.tombstone (
     pruned_at bigint not null
 );
 
--- Ids of the tasks of a month that was dropped: sorted, some thousands in a piece, sixteen bytes each.
+-- Ids of the tasks of a dropped month, sorted, in pieces of some thousands; sixteen bytes for each id.
 create table taskgate.tombstone_piece (
     month     text collate "C" not null,
     first     uuid not null,
@@ -249,7 +249,7 @@ create table taskgate.tombstone_piece (
     primary key (month, first)
 );
 
--- Tasks that had not ended when their messages were to go.
+-- Tasks that had not ended when their messages should have been pruned.
 create table taskgate.payload_late (
     task_no bigint primary key
 );
@@ -259,26 +259,26 @@ create table taskgate.queue_pause (
     paused_at bigint not null
 );
 
--- When the next task may pass a rate.
+-- Rates, and when each lets the next task pass.
 create table taskgate.gate_rate (
     gate     text collate "C" primary key,
     opens_at bigint not null,
-    -- The least time between two tasks, as the last one said.
+    -- The shortest interval between two tasks, as the last task said.
     spacing  bigint
 );
 create index gate_rate_opens on taskgate.gate_rate (opens_at);
 
--- Published tasks of a key that have not ended. Removed in the transaction that ends the task, whatever the end.
+-- Published tasks of a key that have not ended. A row is deleted in the transaction that ends its task.
 create table taskgate.gate_hold (
     gate    text collate "C" not null,
     task_no bigint not null,
-    -- How many may be under way, as the task says.
+    -- The maximum of tasks under way, as this task says.
     most    integer,
     primary key (gate, task_no)
 );
 create index gate_hold_task on taskgate.gate_hold (task_no);
 
--- What an owner says of a key by hand.
+-- Rules for keys, set by hand.
 create table taskgate.limit_rule (
     key        text collate "C" primary key,
     most       integer,
@@ -287,14 +287,14 @@ create table taskgate.limit_rule (
     changed_at bigint not null
 );
 
--- Published tasks of queues with a window that no worker has received. Removed in the transaction that hears of it.
+-- Published tasks that no worker has received, of queues with a window. A row is deleted in the transaction that records the receipt.
 create table taskgate.window_slot (
     task_no bigint primary key,
     queue   text collate "C" not null
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0);
 create index window_slot_queue on taskgate.window_slot (queue);
 
--- Keys that take turns in a line. The smallest turn is next.
+-- Fair-share keys that take turns in a line. The key with the smallest turn is next.
 create table taskgate.line_share (
     queue  text collate "C" not null,
     rank   smallint not null,
@@ -305,7 +305,7 @@ create table taskgate.line_share (
 ) with (fillfactor = 70);
 create index line_share_turn on taskgate.line_share (queue, rank, turn, share);
 
--- Celery's word for a phase.
+-- Celery's state for a phase.
 create function taskgate.word(phase text) returns text language sql immutable as $$
     select case phase
         when 'received' then 'RECEIVED'
@@ -322,7 +322,7 @@ create function taskgate.word(phase text) returns text language sql immutable as
     end
 $$;
 
--- When the task of this id was pruned. Null when it was not.
+-- When the task of this id was pruned; null if it was not.
 create function taskgate.pruned_at(wanted uuid) returns bigint language sql stable as $$
     select coalesce(
         (select s.pruned_at from taskgate.tombstone s where s.id = wanted),
@@ -337,7 +337,7 @@ create function taskgate.pruned_at(wanted uuid) returns bigint language sql stab
         ) p where position(uuid_send(wanted) in p.ids) > 0 limit 1))
 $$;
 
--- Reads a row of the feed, for people: the ledger itself reads it in the gateway.
+-- Decodes a row of the feed, for people who read with SQL; the gateway decodes rows itself.
 create function taskgate.read_events(bytes bytea) returns table (place bigint, task_no bigint, seq integer, delivery integer, retries integer,
     phase text, corrected boolean, at bigint, status text, worker text, reason text, meta text) language plpgsql immutable strict as $$
 declare
@@ -378,7 +378,7 @@ begin
         end loop;
         corrected := flags & 1 = 1;
         status := coalesce(texts[1], taskgate.word(phase));
-        -- Else it is that of the event before.
+        -- With this flag the worker is that of the previous event.
         if flags & 32 = 0 then
             worker := texts[2];
         end if;
@@ -393,7 +393,7 @@ create view taskgate.event as
     select f.pos + e.place - 1 as feed, e.task_no, e.seq, e.at, e.delivery, e.retries, e.corrected, e.phase, e.status, e.worker, e.reason, e.meta
     from taskgate.feed f cross join lateral taskgate.read_events(f.events) e;
 
--- A task as one row, for people.
+-- Each task as one row, for people who read with SQL.
 create view taskgate.tasks as
     select t.task_no, coalesce(t.given_id, t.id::text) as task_id, nullif(k.name, '') as name, nullif(k.queue, '') as queue, t.priority,
         coalesce(e.phase, f.phase) as phase, coalesce(e.status, f.status, taskgate.word(coalesce(e.phase, f.phase))) as status,
@@ -409,7 +409,7 @@ create view taskgate.tasks as
     from taskgate.task t join taskgate.kind k on k.kind_no = t.kind_no
     left join taskgate.flight f on f.task_no = t.task_no left join taskgate.ended e on e.task_no = t.task_no;
 
--- Makes the partitions that cover the days from `from_day` on (numbers of days since 1970) and below `to_day`, where there are none.
+-- Creates the missing partitions for the days from `from_day` on and before `to_day` (numbers of days since 1970).
 create function taskgate.make_partitions(from_day bigint, to_day bigint, label text) returns void language plpgsql as $$
 declare
     parent text;
@@ -433,13 +433,13 @@ begin
 end
 $$;
 
--- Sees to it that this month and the next two have partitions, and that numbers belong to the present day. By the server's clock: one
--- for all replicas. A month that has no partition gets no numbers: whatever happens, submissions go on in the newest one there is.
--- Answers true when it did something.
+-- Creates the partitions of this month and the next two, and moves the numbers to the present day. Uses the server's clock, which is the same
+-- for all replicas. Numbers move only to a month that has partitions; until then, new tasks go into the newest partitions. Returns true if
+-- it changed something.
 create function taskgate.roll() returns boolean language plpgsql as $$
 declare
     today bigint := extract(epoch from now() at time zone 'UTC')::bigint / 86400;
-    -- The month of the newest numbers: it is later than today's when the clock was set back.
+    -- The month of the newest numbers, which is later than today's if the clock was set back.
     newest date := date_trunc('month', date '1970-01-01' + greatest(today, (select last_value >> 32 from taskgate.task_no))::integer)::date;
     month date;
     did   boolean := false;
@@ -468,14 +468,14 @@ begin
     end if;
     return did;
 exception when insufficient_privilege then
-    raise warning 'this role may not make the partitions of taskgate: numbers stay in the newest one, and retention waits';
+    raise warning 'this role may not create the partitions of taskgate: new tasks go into the newest partitions, and months are not dropped';
     return false;
 end
 $$;
 select taskgate.roll();
 
--- Drops the oldest month whose tasks all ended before a time, and keeps their ids. Answers how many tasks went; null when there is no
--- such month. What takes time comes before the locks.
+-- Drops the oldest month, if all its tasks ended before a time, and keeps their ids. Returns how many tasks it dropped; null if it dropped
+-- no month. The slow work comes before the locks.
 create function taskgate.drop_oldest_month(ended_before bigint, at bigint) returns bigint language plpgsql as $$
 declare
     label  text;
@@ -502,7 +502,7 @@ begin
         from (select id, (row_number() over (order by id) - 1) / 4000 as piece from taskgate.%I) numbered group by piece$insert$,
         label, at, 'task_' || label);
     execute format('select count(*) from taskgate.%I', 'task_' || label) into gone;
-    -- Nobody waits for long behind this: it is tried again a minute later.
+    -- Others wait behind these locks, so this gives up soon; the service tries again a minute later.
     set local lock_timeout = '2s';
     foreach parent in array array['task', 'ended', 'history', 'label', 'edge'] loop
         execute format('drop table taskgate.%I', parent || '_' || label);
@@ -519,24 +519,24 @@ $$;
 create table taskgate.schedule (
     schedule_id   text collate "C" primary key,
     name          text collate "C" not null,
-    -- Grows with every edit; firing does not count.
+    -- Grows with every edit, but not when the schedule fires.
     version       bigint not null,
     paused        boolean not null,
     created_at    bigint not null,
     updated_at    bigint not null,
-    -- Intervals count from here.
+    -- Intervals count from this time.
     anchor_at     bigint not null,
-    -- The next tick, and when it fires (the tick and its jitter). Null while paused and after the last one.
+    -- The next tick, and when it fires (the tick plus its jitter). Null while paused and after the last tick.
     next_run_at   bigint,
     due_at        bigint,
     last_tick_at  bigint,
     last_run_at   bigint,
-    -- Numbers of the tasks of the last firing.
+    -- The numbers of the first and the last task of the last firing.
     last_first_no bigint,
     last_last_no  bigint,
     last_task_id  text collate "C",
     document      text not null,
-    -- Whose words the keys of its call are.
+    -- The namespace of the keys in its call.
     namespace     text,
     constraint schedule_due_iff_next check ((due_at is null) = (next_run_at is null)),
     constraint schedule_paused_has_no_next check (not paused or next_run_at is null),
@@ -545,7 +545,7 @@ create table taskgate.schedule (
 create unique index schedule_name_key on taskgate.schedule (name);
 create index schedule_due on taskgate.schedule (due_at) where due_at is not null;
 
--- What became of each tick.
+-- The outcome of each tick.
 create table taskgate.schedule_run (
     run_no       bigint generated always as identity primary key,
     schedule_id  text collate "C" not null,
@@ -557,33 +557,33 @@ create table taskgate.schedule_run (
 );
 create index schedule_run_of on taskgate.schedule_run (schedule_id, run_no);
 
--- Names that the configuration brought once; they are not brought again, also after a deletion.
+-- Names of schedules that the configuration has created. They are not created again, also not after a deletion.
 create table taskgate.schedule_seed (
     name      text collate "C" primary key,
     seeded_at bigint not null
 );
 
--- What remote control must remember across restarts and tell every replica.
+-- State of remote control that must survive restarts and be the same for every replica.
 
 create table taskgate.worker (
     hostname   text collate "C" primary key,
     seen_at    bigint not null,
     offline_at bigint,
-    -- JSON: what is known of the worker.
+    -- JSON: what is known about the worker.
     facts      text not null
 );
 
--- Workers that were told to leave a paused queue alone: they are told to come back when it is resumed.
+-- Workers that were told to stop consuming a paused queue. When it is resumed, they are told to consume it again.
 create table taskgate.pause_consumer (
     queue    text collate "C" not null,
     hostname text collate "C" not null,
     primary key (queue, hostname)
 );
 
--- Revokes that still matter: told again to workers that come online.
+-- Revokes that still apply. They are sent again to workers that come online.
 create table taskgate.revocation (
     task_id      text collate "C" primary key,
-    -- As in `task`.
+    -- As `id` in `task`.
     id           uuid not null,
     requested_at bigint not null,
     terminate    boolean not null,
@@ -591,9 +591,9 @@ create table taskgate.revocation (
     reason       text
 );
 
--- Figures by minute, by hour and for all time, folded from the feed: a restart loses none, every replica shows the same.
+-- Statistics by minute, by hour and for all time, computed from the feed: a restart loses nothing, and every replica shows the same.
 
--- The feed's position up to which events are in the figures. One row.
+-- The feed position up to which events are in the statistics. One row.
 create table taskgate.stat_mark (
     only_row boolean primary key default true,
     feed     bigint not null,
@@ -602,14 +602,14 @@ create table taskgate.stat_mark (
 insert into taskgate.stat_mark (feed) values (0);
 
 create table taskgate.stat (
-    -- Seconds: 60, 3600, or 0 for all time.
+    -- The length in seconds: 60, 3600, or 0 for all time.
     span    integer not null,
-    -- Microseconds: where the span begins; 0 for all time.
+    -- The beginning of the span, in microseconds; 0 for all time.
     at      bigint not null,
     measure text collate "C" not null,
-    -- Of a histogram; -1 for a plain count.
+    -- The bucket of a histogram; -1 for a plain count.
     bucket  smallint not null,
-    -- The task's name; for the measure `error` the kind's fingerprint.
+    -- The task's name; for the measure `error`, the fingerprint of the kind of failure.
     name    text collate "C" not null,
     queue   text collate "C" not null,
     amount  bigint not null,
@@ -627,33 +627,33 @@ create table taskgate.failure_kind (
     last_task_id text not null
 );
 
--- Who may call: bearer tokens by their hash, and tickets for streams.
+-- Access: bearer tokens by their hash, and tickets for streams.
 
 create table taskgate.token (
     token_id     text collate "C" primary key,
     name         text collate "C" not null,
-    -- SHA-256 of the token: the token itself is nowhere.
+    -- SHA-256 of the token; the token itself is not stored.
     hash         bytea not null,
     -- JSON: a list of scopes.
     scopes       text not null,
-    -- JSON: a list of patterns of task names; an empty one is no limit.
+    -- JSON: a list of patterns of task names; an empty list permits all.
     tasks        text not null,
-    -- As a task's rate_limit: 100/m.
+    -- The token's rate limit, such as 100/m.
     rate         text,
     created_at   bigint not null,
     expires_at   bigint,
-    -- Who logged in, when this is a session of the dashboard.
+    -- The person who logged in, if this is a session of the dashboard.
     person       text,
     revoked_at   bigint,
     last_used_at bigint,
-    -- Whose words its keys are (limits, unique, Idempotency-Key). Null: its name's.
+    -- The namespace of its keys (limits, unique, Idempotency-Key). Null: its name.
     namespace    text,
     constraint token_hash_is_sha256 check (octet_length(hash) = 32)
 );
 create unique index token_hash on taskgate.token (hash);
 create unique index token_name on taskgate.token (name) where revoked_at is null;
 
--- Grows with every change of a token that replicas must know of. One row.
+-- A version that grows with every created or revoked token, so that replicas read the tokens again. One row.
 create table taskgate.token_change (
     only_row boolean primary key default true,
     version  bigint not null,
@@ -661,19 +661,19 @@ create table taskgate.token_change (
 );
 insert into taskgate.token_change (version) values (0);
 
--- Of one use, for clients that cannot send a header. A replica that takes it removes it.
+-- Tickets for one use, for clients that cannot send a header. The replica that redeems a ticket deletes it.
 create table taskgate.stream_ticket (
     hash       bytea primary key,
-    -- The token that it stands for.
+    -- The hash of the token that the ticket represents.
     token_hash bytea not null,
     expires_at bigint not null
 );
 create index stream_ticket_end on taskgate.stream_ticket (expires_at);
 
--- Webhooks: who is told, and what each was told. Deliveries are derived from the feed behind a mark that moves in the same
--- transaction, so that every matching event becomes one delivery, once.
+-- Webhooks: endpoints and deliveries. Deliveries are derived from the feed; the transaction that writes them moves the mark, so that every
+-- matching event becomes exactly one delivery.
 
--- The feed's position up to which events became deliveries. One row.
+-- The feed position up to which deliveries were written. One row.
 create table taskgate.webhook_mark (
     only_row boolean primary key default true,
     feed     bigint not null,
@@ -681,16 +681,16 @@ create table taskgate.webhook_mark (
 );
 insert into taskgate.webhook_mark (feed) values (0);
 
--- Registered endpoints, and two rows of our own whose secrets sign what the catalog and submissions ask for.
+-- Registered endpoints, and two built-in ones, whose secrets sign the deliveries that the catalog and submissions ask for.
 create table taskgate.webhook_endpoint (
     endpoint_id     text collate "C" primary key,
     -- Grows with every edit.
     version         bigint not null,
     enabled         boolean not null,
-    -- Why it was switched off, when nobody asked for that.
+    -- Why taskgate disabled it; null if a person did.
     disabled_reason text,
     secret          text not null,
-    -- Signs too, until `old_until`.
+    -- The previous secret, which also signs until `old_until`.
     old_secret      text,
     old_until       bigint,
     created_at      bigint not null,
@@ -705,7 +705,7 @@ create table taskgate.webhook_delivery (
     seq          bigint not null,
     created_at   bigint not null,
     give_up_at   bigint not null,
-    -- When it is tried again, or may be taken from a sender that died.
+    -- When to try it next; while a replica sends it, when another replica may take it over.
     next_at      bigint,
     last_at      bigint,
     delivered_at bigint,
@@ -718,7 +718,7 @@ create table taskgate.webhook_delivery (
     kind         text collate "C" not null,
     state        text collate "C" not null check (state in ('pending', 'delivered', 'failed')),
     url          text not null,
-    -- Host and port: what is sent there at the same time is bounded.
+    -- Host and port; the number of simultaneous deliveries to one target is limited.
     target       text collate "C" not null,
     last_error   text,
     payload      text not null,
@@ -730,29 +730,29 @@ create index webhook_delivery_endpoint on taskgate.webhook_delivery (endpoint_id
 create index webhook_delivery_task on taskgate.webhook_delivery (task_id, delivery_no);
 
 
--- Up to where the feed was told to the trace collector, so that a restart or another replica goes on from there. At most one row.
+-- The feed position up to which traces were exported, where a restarted or another replica continues. At most one row.
 create table taskgate.trace_mark (
     only_row boolean primary key default true,
     feed     bigint not null,
     constraint trace_mark_one_row check (only_row)
 );
 
--- Calls that become more tasks than one transaction should write: accepted whole, written out piece by piece.
+-- Fan-outs: calls that become more tasks than one transaction should write. They are accepted as one row, and their tasks are written in pieces.
 
 create table taskgate.fan_out (
     fan_out_no   bigint generated always as identity primary key,
     group_id     text collate "C" not null,
     root_id      text collate "C" not null,
     total        integer not null,
-    -- Tasks that are written. The row goes with the last of them.
+    -- How many tasks are written. The row is deleted with the last piece.
     written      integer not null default 0,
     submitted_at bigint not null,
-    -- JSON: what the tasks are made from.
+    -- JSON from which the tasks are built.
     plan         text not null,
     constraint fan_out_written check (written between 0 and total)
 );
 
--- What a reconciler found out and cannot repair; every replica tells it as an incident. `source` is the reconciler.
+-- Problems that a reconciler (`source`) found but cannot repair. Every replica reports them as incidents.
 create table taskgate.finding (
     source  text collate "C" not null,
     kind    text collate "C" not null,
@@ -762,8 +762,8 @@ create table taskgate.finding (
     primary key (source, kind, subject)
 );
 
--- Incidents: which are open, what people said about them, which are over. One replica at a time writes what was found. `incident_id`
--- is the same for the same kind and subject.
+-- Incidents, open and closed, with acknowledgements and mutes. One replica at a time writes detected incidents. `incident_id` is derived from
+-- kind and subject.
 create table taskgate.incident (
     incident_no     bigint generated always as identity primary key,
     incident_id     text collate "C" not null,
@@ -771,7 +771,7 @@ create table taskgate.incident (
     subject         text collate "C" not null,
     since           bigint not null,
     detail          text not null,
-    -- JSON: names of who is told of it.
+    -- JSON: names of the channels to notify.
     channels        text not null,
     ended_at        bigint,
     acknowledged_at bigint,
@@ -783,7 +783,7 @@ create unique index incident_open on taskgate.incident (incident_id) where ended
 create index incident_by_id on taskgate.incident (incident_id, incident_no);
 create index incident_ended on taskgate.incident (ended_at) where ended_at is not null;
 
--- What somebody outside is still to be told. A row goes when it was sent or given up.
+-- Notices that are still to be sent to a channel. A row is deleted when the notice was sent or given up.
 create table taskgate.incident_notice (
     notice_no   bigint generated always as identity primary key,
     incident_no bigint not null references taskgate.incident on delete cascade,
@@ -795,28 +795,27 @@ create table taskgate.incident_notice (
 );
 create index incident_notice_of on taskgate.incident_notice (incident_no);
 
--- What is done to many tasks at once: the operation is the row, one replica works on it, and each step moves its place in the
--- transaction that counts what the step did.
+-- Operations on many tasks. One replica works on an operation; each step advances the row in the transaction that counts the step's outcome.
 create table taskgate.bulk (
     bulk_no     bigint generated always as identity primary key,
     bulk_id     text collate "C" not null,
     action      text collate "C" not null check (action in ('retry', 'revoke', 'requeue', 'dismiss')),
     state       text collate "C" not null check (state in ('running', 'paused', 'cancelled', 'done')),
-    -- JSON: which tasks, for whom, how fast.
+    -- JSON: which tasks, for whom, and how fast.
     plan        text not null,
-    -- Tells whether a repeated request is the same.
+    -- The hash of the request, to recognise a repetition.
     fingerprint text collate "C" not null,
     who         text not null,
-    -- The token's id: a limited token sees its own.
+    -- The token's id: a limited token sees only its own operations.
     who_id      text collate "C",
-    -- Steps that are done, and the task number above which all is done.
+    -- How many steps are done. `at_no`: all tasks with this number and above are done.
     steps       integer not null default 0,
     at_no       bigint,
     total       bigint,
     done        bigint not null default 0,
     skipped     bigint not null default 0,
     failed      bigint not null default 0,
-    -- JSON: how many ended how, and the last refusals.
+    -- JSON: the number of tasks by outcome. `errors`: the last refusals.
     outcomes    text not null default '{}',
     errors      text not null default '[]',
     created_at  bigint not null,
@@ -827,11 +826,11 @@ create table taskgate.bulk (
 create unique index bulk_id_key on taskgate.bulk (bulk_id);
 create index bulk_running on taskgate.bulk (bulk_no) where state = 'running';
 
--- Who did what. A row is opened with the act and sealed with its verdict; sealing appends it to a chain of hashes.
+-- The audit log: who did what. A row is opened with the act and sealed with its outcome; sealing appends it to a chain of hashes.
 create table taskgate.audit (
     audit_no  bigint generated always as identity primary key,
     audit_id  text collate "C" not null,
-    -- The place in the chain; null until the verdict is known.
+    -- The position in the chain; null until the row is sealed.
     chain_no  bigint,
     opened_at bigint not null,
     sealed_at bigint,
@@ -850,7 +849,7 @@ create unique index audit_id_key on taskgate.audit (audit_id);
 create unique index audit_chain on taskgate.audit (chain_no) where chain_no is not null;
 create index audit_open on taskgate.audit (opened_at) where chain_no is null;
 
--- The end of the chain. One row.
+-- The last position and hash of the chain. One row.
 create table taskgate.audit_head (
     only_row boolean primary key default true,
     chain_no bigint not null,
@@ -858,8 +857,8 @@ create table taskgate.audit_head (
     constraint audit_head_one_row check (only_row)
 );
 insert into taskgate.audit_head (chain_no, hash) values (0, '\x');
--- Steps that wait for an answer or for a time. The gateway is their worker: the message is kept here, so nothing of a step that
--- waits is in the broker.
+-- Steps that wait for an answer or for a time. The gateway is their worker and keeps their messages here, so that a waiting step has no
+-- message in the broker.
 create table taskgate.wait (
     task_id       text collate "C" primary key,
     is_sleep      boolean not null,
@@ -868,16 +867,16 @@ create table taskgate.wait (
     expires_at    bigint not null,
     schema        text,
     on_timeout    text collate "C" not null check (on_timeout in ('fail', 'skip')),
-    -- What the step before it returned.
+    -- The result of the previous step.
     input         text,
-    -- Of the token that submitted the step.
+    -- The id of the token that submitted the step.
     token         text collate "C",
     headers       text not null,
     body          text not null,
     state         text collate "C" not null check (state in ('open', 'answered', 'refused', 'expired', 'revoked')),
     answer        text,
     ended_at      bigint,
-    -- What follows was sent. Until then one replica at a time tries.
+    -- Whether the next step was sent. Until then, one replica at a time tries to send it.
     settled       boolean not null default false,
     claimed_by    text collate "C",
     claimed_until bigint,
@@ -888,40 +887,40 @@ create index wait_open on taskgate.wait (since, task_id) where state = 'open';
 create index wait_unsettled on taskgate.wait (ended_at) where state <> 'open' and not settled;
 create index wait_settled on taskgate.wait (ended_at) where settled;
 
--- Keys of the whole installation, made by whoever needs them first.
+-- Secrets that all replicas share. The replica that needs a secret first creates it.
 create table taskgate.secret (
     name  text collate "C" primary key,
     value bytea not null
 );
 
--- What tasks logged: one row for lines that came together, numbered through the task.
+-- Task logs: one row for lines that arrived together. Lines are numbered within the task.
 create table taskgate.task_log (
     task_no  bigint not null,
-    -- Of its first line, from 1.
+    -- The number of the row's first line, from 1.
     first_no bigint not null,
     count    integer not null,
     attempt  integer not null,
-    -- How far the attempt's log has come with this row: the next line that is new, its bytes of text, when its present run began, and
-    -- whether the bound was reached.
+    -- The state of the attempt's log after this row: the number of the next new line, the bytes of text so far, when the present run began, and
+    -- whether the size limit was reached.
     next_seq bigint not null,
     bytes    bigint not null,
     began_at bigint not null,
     closed   boolean not null,
-    -- When it was written down.
+    -- When the row was written.
     at       bigint not null,
-    -- JSON.
+    -- JSON: the lines.
     lines    text not null,
     primary key (task_no, first_no)
 );
 create unique index task_log_attempt on taskgate.task_log (task_no, attempt, first_no);
 create index task_log_at on taskgate.task_log (at);
 
--- DAGs: the whole as a document, to resume it and to show it; and the parts that a gateway has to send. The row of a part goes in the
--- transaction that sends it.
+-- DAGs: each as one document, to show and to resume it, and the parts that a gateway still has to send. A part's row is deleted in the
+-- transaction that sends the part.
 
 create table taskgate.dag (
     root_id      text collate "C" primary key,
-    -- As `task.id`.
+    -- As `id` in `task`.
     root_key     uuid not null,
     submitted_at bigint not null,
     -- JSON: the signature with the ids of its tasks.
@@ -931,8 +930,8 @@ create index dag_submitted on taskgate.dag (submitted_at);
 
 create table taskgate.dag_part (
     part_no  bigint generated always as identity primary key,
-    -- The first of the tasks that start it; all of them wait for the same.
+    -- The first of the part's first tasks, which all wait for the same tasks.
     task_no  bigint not null,
-    -- JSON: what their messages are made from.
+    -- JSON from which the messages are built.
     document text not null
 );

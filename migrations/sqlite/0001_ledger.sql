@@ -1,5 +1,5 @@
--- The ledger on SQLite: the tables of the PostgreSQL ledger, without a schema of their own. One process writes, so the feed is
--- a plain sequence. Times are integers (microseconds since 1970, UTC): SQLite's texts of times do not sort.
+-- The ledger on SQLite. One process writes, so the feed is a plain sequence of positions. Times are integers (microseconds since 1970, UTC),
+-- because times as SQLite's texts do not sort.
 
 create table task (
     task_no             integer primary key autoincrement,
@@ -26,7 +26,7 @@ create table task (
     name                text,
     queue               text,
     worker              text,
-    -- Null when it is the task's own id.
+    -- Null if the task is its own root.
     root_id             text,
     parent_id           text,
     group_id            text,
@@ -60,17 +60,17 @@ create index task_root on task (root_id, task_no) where root_id is not null;
 create index task_group_member on task (group_id, task_no) where group_id is not null;
 create index task_schedule on task (schedule, task_no) where schedule is not null;
 
--- Tasks that are not final; `at_worker` once a worker was heard to have them.
+-- Tasks that are not final; `at_worker` once a worker has reported that it has the task.
 create table unfinished (
     task_no   integer primary key,
     at_worker boolean not null default 0,
-    -- It waits for a predecessor.
+    -- Whether the task waits for a predecessor.
     waits     boolean not null default 0
 );
 create index unfinished_waits on unfinished (task_no) where waits;
 create index unfinished_at_worker on unfinished (task_no) where at_worker;
 
--- Tasks that ended, but not well. `dead` until they are deleted or re-queued as dead letters.
+-- Tasks that ended without success. `dead` until they are deleted or re-queued as dead letters.
 create table trouble (
     task_no integer primary key,
     phase   text not null,
@@ -85,19 +85,19 @@ create table message (
     body    text not null
 );
 
--- What is still to be published. `wake_at` is when a pass must look at it: its time, or the end of its time.
+-- Tasks to publish. `wake_at` is when a pass must check the task: its start time or its expiry.
 create table outbox (
     task_no     integer primary key,
     wake_at     integer not null,
     accepted_at integer not null,
     queue       text not null,
-    -- Waits for its queue to be resumed.
+    -- Whether the task waits until its paused queue is resumed.
     parked      boolean not null default 0,
-    -- The limit at which it waits: a rate (`rate <task>`, `pace <key>`) or a key (`key <key>`) of which only so many tasks may be under way.
+    -- The limit at which the task waits: a rate (`rate <task>`, `pace <key>`) or a maximum of tasks under way (`key <key>`).
     gate        text,
-    -- How many tasks of the key may be under way for this one to go; null at a rate.
+    -- The maximum of tasks under way, as this task says; null at a rate.
     gate_max    integer,
-    -- The queue in whose line it waits for room in the window, its rank there (the lowest goes first), and the key whose turn it needs.
+    -- The queue in whose line the task waits for room in the window, its rank there (the lowest goes first), and its fair-share key.
     line        text,
     rank        integer,
     share       text
@@ -107,7 +107,7 @@ create index outbox_gate on outbox (gate, task_no) where gate is not null;
 create index outbox_wake on outbox (wake_at, task_no);
 create index outbox_parked on outbox (queue, task_no) where parked;
 
--- Every change of every task. `feed` orders all of them.
+-- Every change of every task. `feed` is the order over all tasks.
 create table event (
     feed      integer primary key autoincrement,
     task_no   integer not null,
@@ -160,7 +160,7 @@ create table idempotency (
 );
 create index idempotency_expires on idempotency (expires_at);
 
--- `expires_at` is the end of time while the key is held until its task is final.
+-- `expires_at` is the highest number while the key is held until its task is final.
 create table unique_key (
     key        text primary key,
     task_id    text not null,
@@ -192,24 +192,24 @@ create table queue_pause (
 create table schedule (
     schedule_id   text primary key,
     name          text not null,
-    -- Grows with every edit; firing does not count.
+    -- Grows with every edit, but not when the schedule fires.
     version       integer not null,
     paused        boolean not null,
     created_at    integer not null,
     updated_at    integer not null,
-    -- Intervals count from here.
+    -- Intervals count from this time.
     anchor_at     integer not null,
-    -- The next tick, and when it fires (the tick and its jitter). Null while paused and after the last one.
+    -- The next tick, and when it fires (the tick plus its jitter). Null while paused and after the last tick.
     next_run_at   integer,
     due_at        integer,
     last_tick_at  integer,
     last_run_at   integer,
-    -- Numbers of the tasks of the last firing.
+    -- The numbers of the first and the last task of the last firing.
     last_first_no integer,
     last_last_no  integer,
     last_task_id  text,
     document      text not null,
-    -- Whose words the keys of its call are.
+    -- The namespace of the keys in its call.
     namespace     text,
     constraint schedule_due_iff_next check ((due_at is null) = (next_run_at is null)),
     constraint schedule_paused_has_no_next check (not paused or next_run_at is null),
@@ -218,7 +218,7 @@ create table schedule (
 create unique index schedule_name_key on schedule (name);
 create index schedule_due on schedule (due_at) where due_at is not null;
 
--- What became of each tick.
+-- The outcome of each tick.
 create table schedule_run (
     run_no       integer primary key autoincrement,
     schedule_id  text not null,
@@ -230,30 +230,30 @@ create table schedule_run (
 );
 create index schedule_run_of on schedule_run (schedule_id, run_no);
 
--- Names that the configuration brought once; they are not brought again, also after a deletion.
+-- Names of schedules that the configuration has created. They are not created again, also not after a deletion.
 create table schedule_seed (
     name      text primary key,
     seeded_at integer not null
 );
 
--- What remote control must remember across restarts and tell every replica.
+-- State of remote control that must survive restarts and be the same for every replica.
 
 create table worker (
     hostname   text primary key,
     seen_at    integer not null,
     offline_at integer,
-    -- JSON: what is known of the worker.
+    -- JSON: what is known about the worker.
     facts      text not null
 );
 
--- Workers that were told to leave a paused queue alone: they are told to come back when it is resumed.
+-- Workers that were told to stop consuming a paused queue. When it is resumed, they are told to consume it again.
 create table pause_consumer (
     queue    text not null,
     hostname text not null,
     primary key (queue, hostname)
 );
 
--- Revokes that still matter: told again to workers that come online.
+-- Revokes that still apply. They are sent again to workers that come online.
 create table revocation (
     task_id      text primary key,
     requested_at integer not null,
@@ -262,9 +262,9 @@ create table revocation (
     reason       text
 );
 
--- Figures by minute, by hour and for all time, folded from the feed: a restart loses none, every replica shows the same.
+-- Statistics by minute, by hour and for all time, computed from the feed: a restart loses nothing, and every replica shows the same.
 
--- The feed's position up to which events are in the figures. One row.
+-- The feed position up to which events are in the statistics. One row.
 create table stat_mark (
     only_row boolean primary key default true,
     feed     integer not null,
@@ -273,14 +273,14 @@ create table stat_mark (
 insert into stat_mark (feed) values (0);
 
 create table stat (
-    -- Seconds: 60, 3600, or 0 for all time.
+    -- The length in seconds: 60, 3600, or 0 for all time.
     span    integer not null,
-    -- Microseconds: where the span begins; 0 for all time.
+    -- The beginning of the span, in microseconds; 0 for all time.
     at      integer not null,
     measure text not null,
-    -- Of a histogram; -1 for a plain count.
+    -- The bucket of a histogram; -1 for a plain count.
     bucket  integer not null,
-    -- The task's name; for the measure `error` the kind's fingerprint.
+    -- The task's name; for the measure `error`, the fingerprint of the kind of failure.
     name    text not null,
     queue   text not null,
     amount  integer not null,
@@ -298,33 +298,33 @@ create table failure_kind (
     last_task_id text not null
 );
 
--- Who may call: bearer tokens by their hash, and tickets for streams.
+-- Access: bearer tokens by their hash, and tickets for streams.
 
 create table token (
     token_id     text primary key,
     name         text not null,
-    -- SHA-256 of the token: the token itself is nowhere.
+    -- SHA-256 of the token; the token itself is not stored.
     hash         blob not null,
     -- JSON: a list of scopes.
     scopes       text not null,
-    -- JSON: a list of patterns of task names; an empty one is no limit.
+    -- JSON: a list of patterns of task names; an empty list permits all.
     tasks        text not null,
-    -- As a task's rate_limit: 100/m.
+    -- The token's rate limit, such as 100/m.
     rate         text,
     created_at   integer not null,
     expires_at   integer,
-    -- Who logged in, when this is a session of the dashboard.
+    -- The person who logged in, if this is a session of the dashboard.
     person       text,
     revoked_at   integer,
     last_used_at integer,
-    -- Whose words its keys are (limits, unique, Idempotency-Key). Null: its name's.
+    -- The namespace of its keys (limits, unique, Idempotency-Key). Null: its name.
     namespace    text,
     constraint token_hash_is_sha256 check (length(hash) = 32)
 );
 create unique index token_hash on token (hash);
 create unique index token_name on token (name) where revoked_at is null;
 
--- Grows with every change of a token that replicas must know of. One row.
+-- A version that grows with every created or revoked token, so that replicas read the tokens again. One row.
 create table token_change (
     only_row integer primary key default 1,
     version  integer not null,
@@ -332,19 +332,19 @@ create table token_change (
 );
 insert into token_change (version) values (0);
 
--- Of one use, for clients that cannot send a header. A replica that takes it removes it.
+-- Tickets for one use, for clients that cannot send a header. The replica that redeems a ticket deletes it.
 create table stream_ticket (
     hash       blob primary key,
-    -- The token that it stands for.
+    -- The hash of the token that the ticket represents.
     token_hash blob not null,
     expires_at integer not null
 );
 create index stream_ticket_end on stream_ticket (expires_at);
 
--- Webhooks: who is told, and what each was told. Deliveries are derived from the feed behind a mark that moves in the same
--- transaction, so that every matching event becomes one delivery, once.
+-- Webhooks: endpoints and deliveries. Deliveries are derived from the feed; the transaction that writes them moves the mark, so that every
+-- matching event becomes exactly one delivery.
 
--- The feed's position up to which events became deliveries. One row.
+-- The feed position up to which deliveries were written. One row.
 create table webhook_mark (
     only_row boolean primary key default true,
     feed     integer not null,
@@ -352,16 +352,16 @@ create table webhook_mark (
 );
 insert into webhook_mark (feed) values (0);
 
--- Registered endpoints, and two rows of our own whose secrets sign what the catalog and submissions ask for.
+-- Registered endpoints, and two built-in ones, whose secrets sign the deliveries that the catalog and submissions ask for.
 create table webhook_endpoint (
     endpoint_id     text primary key,
     -- Grows with every edit.
     version         integer not null,
     enabled         boolean not null,
-    -- Why it was switched off, when nobody asked for that.
+    -- Why taskgate disabled it; null if a person did.
     disabled_reason text,
     secret          text not null,
-    -- Signs too, until `old_until`.
+    -- The previous secret, which also signs until `old_until`.
     old_secret      text,
     old_until       integer,
     created_at      integer not null,
@@ -376,7 +376,7 @@ create table webhook_delivery (
     seq          integer not null,
     created_at   integer not null,
     give_up_at   integer not null,
-    -- When it is tried again, or may be taken from a sender that died.
+    -- When to try it next; while a replica sends it, when another replica may take it over.
     next_at      integer,
     last_at      integer,
     delivered_at integer,
@@ -389,7 +389,7 @@ create table webhook_delivery (
     kind         text not null,
     state        text not null check (state in ('pending', 'delivered', 'failed')),
     url          text not null,
-    -- Host and port: what is sent there at the same time is bounded.
+    -- Host and port; the number of simultaneous deliveries to one target is limited.
     target       text not null,
     last_error   text,
     payload      text not null,
@@ -400,29 +400,29 @@ create index webhook_delivery_due on webhook_delivery (next_at, delivery_no) whe
 create index webhook_delivery_endpoint on webhook_delivery (endpoint_id, delivery_no);
 create index webhook_delivery_task on webhook_delivery (task_id, delivery_no);
 
--- Tasks that ask for webhooks themselves.
+-- Tasks whose submission asked for webhooks.
 create index task_webhooks on task (task_no) where options like '%"webhooks":%';
 
--- When the next task may pass a rate.
+-- Rates, and when each lets the next task pass.
 create table gate_rate (
     gate     text primary key,
     opens_at integer not null,
-    -- The least time between two tasks, as the last one said.
+    -- The shortest interval between two tasks, as the last task said.
     spacing  integer
 );
 create index gate_rate_opens on gate_rate (opens_at);
 
--- Published tasks of a key that have not ended. Removed in the transaction that ends the task, whatever the end.
+-- Published tasks of a key that have not ended. A row is deleted in the transaction that ends its task.
 create table gate_hold (
     gate    text not null,
     task_no integer not null,
-    -- How many may be under way, as the task says.
+    -- The maximum of tasks under way, as this task says.
     most    integer,
     primary key (gate, task_no)
 );
 create index gate_hold_task on gate_hold (task_no);
 
--- What an owner says of a key by hand.
+-- Rules for keys, set by hand.
 create table limit_rule (
     key        text primary key,
     most       integer,
@@ -431,14 +431,14 @@ create table limit_rule (
     changed_at integer not null
 );
 
--- Published tasks of queues with a window that no worker has received. Removed in the transaction that hears of it.
+-- Published tasks that no worker has received, of queues with a window. A row is deleted in the transaction that records the receipt.
 create table window_slot (
     task_no integer primary key,
     queue   text not null
 );
 create index window_slot_queue on window_slot (queue);
 
--- Keys that take turns in a line. The smallest turn is next.
+-- Fair-share keys that take turns in a line. The key with the smallest turn is next.
 create table line_share (
     queue  text not null,
     rank   integer not null,
@@ -449,32 +449,32 @@ create table line_share (
 );
 create index line_share_turn on line_share (queue, rank, turn, share);
 
--- Calls that become more tasks than one transaction should write: accepted whole, written out piece by piece.
+-- Fan-outs: calls that become more tasks than one transaction should write. They are accepted as one row, and their tasks are written in pieces.
 
 create table fan_out (
     fan_out_no   integer primary key autoincrement,
     group_id     text not null,
     root_id      text not null,
     total        integer not null,
-    -- Tasks that are written. The row goes with the last of them.
+    -- How many tasks are written. The row is deleted with the last piece.
     written      integer not null default 0,
     submitted_at integer not null,
-    -- JSON: what the tasks are made from.
+    -- JSON from which the tasks are built.
     plan         text not null,
     constraint fan_out_written check (written between 0 and total)
 );
 
--- Finds queued tasks whose time is over. The column never changes, so a transition still touches no index.
+-- Finds queued tasks that have expired. The column does not change with a transition, so this index costs transitions nothing.
 create index task_expires on task (expires_at) where expires_at is not null;
 
--- Up to where the feed was told to the trace collector, so that a restart or another replica goes on from there. At most one row.
+-- The feed position up to which traces were exported, where a restarted or another replica continues. At most one row.
 create table trace_mark (
     only_row boolean primary key default true,
     feed     integer not null,
     constraint trace_mark_one_row check (only_row)
 );
 
--- What a reconciler found out and cannot repair; every replica tells it as an incident. `source` is the reconciler.
+-- Problems that a reconciler (`source`) found but cannot repair. Every replica reports them as incidents.
 create table finding (
     source  text not null,
     kind    text not null,
@@ -484,8 +484,8 @@ create table finding (
     primary key (source, kind, subject)
 );
 
--- Incidents: which are open, what people said about them, which are over. One replica at a time writes what was found. `incident_id`
--- is the same for the same kind and subject.
+-- Incidents, open and closed, with acknowledgements and mutes. One replica at a time writes detected incidents. `incident_id` is derived from
+-- kind and subject.
 create table incident (
     incident_no     integer primary key autoincrement,
     incident_id     text not null,
@@ -493,7 +493,7 @@ create table incident (
     subject         text not null,
     since           integer not null,
     detail          text not null,
-    -- JSON: names of who is told of it.
+    -- JSON: names of the channels to notify.
     channels        text not null,
     ended_at        integer,
     acknowledged_at integer,
@@ -505,7 +505,7 @@ create unique index incident_open on incident (incident_id) where ended_at is nu
 create index incident_by_id on incident (incident_id, incident_no);
 create index incident_ended on incident (ended_at) where ended_at is not null;
 
--- What somebody outside is still to be told. A row goes when it was sent or given up.
+-- Notices that are still to be sent to a channel. A row is deleted when the notice was sent or given up.
 create table incident_notice (
     notice_no   integer primary key autoincrement,
     incident_no integer not null references incident,
@@ -517,28 +517,27 @@ create table incident_notice (
 );
 create index incident_notice_of on incident_notice (incident_no);
 
--- What is done to many tasks at once: the operation is the row, one replica works on it, and each step moves its place in the
--- transaction that counts what the step did.
+-- Operations on many tasks. One replica works on an operation; each step advances the row in the transaction that counts the step's outcome.
 create table bulk (
     bulk_no     integer primary key autoincrement,
     bulk_id     text not null,
     action      text not null check (action in ('retry', 'revoke', 'requeue', 'dismiss')),
     state       text not null check (state in ('running', 'paused', 'cancelled', 'done')),
-    -- JSON: which tasks, for whom, how fast.
+    -- JSON: which tasks, for whom, and how fast.
     plan        text not null,
-    -- Tells whether a repeated request is the same.
+    -- The hash of the request, to recognise a repetition.
     fingerprint text not null,
     who         text not null,
-    -- The token's id: a limited token sees its own.
+    -- The token's id: a limited token sees only its own operations.
     who_id      text,
-    -- Steps that are done, and the task number above which all is done.
+    -- How many steps are done. `at_no`: all tasks with this number and above are done.
     steps       integer not null default 0,
     at_no       integer,
     total       integer,
     done        integer not null default 0,
     skipped     integer not null default 0,
     failed      integer not null default 0,
-    -- JSON: how many ended how, and the last refusals.
+    -- JSON: the number of tasks by outcome. `errors`: the last refusals.
     outcomes    text not null default '{}',
     errors      text not null default '[]',
     created_at  integer not null,
@@ -549,11 +548,11 @@ create table bulk (
 create unique index bulk_id_key on bulk (bulk_id);
 create index bulk_running on bulk (bulk_no) where state = 'running';
 
--- Who did what. A row is opened with the act and sealed with its verdict; sealing appends it to a chain of hashes.
+-- The audit log: who did what. A row is opened with the act and sealed with its outcome; sealing appends it to a chain of hashes.
 create table audit (
     audit_no  integer primary key autoincrement,
     audit_id  text not null,
-    -- The place in the chain; null until the verdict is known.
+    -- The position in the chain; null until the row is sealed.
     chain_no  integer,
     opened_at integer not null,
     sealed_at integer,
@@ -572,7 +571,7 @@ create unique index audit_id_key on audit (audit_id);
 create unique index audit_chain on audit (chain_no) where chain_no is not null;
 create index audit_open on audit (opened_at) where chain_no is null;
 
--- The end of the chain. One row.
+-- The last position and hash of the chain. One row.
 create table audit_head (
     only_row boolean primary key default true,
     chain_no integer not null,
@@ -580,8 +579,8 @@ create table audit_head (
     constraint audit_head_one_row check (only_row)
 );
 insert into audit_head (chain_no, hash) values (0, x'');
--- Steps that wait for an answer or for a time. The gateway is their worker: the message is kept here, so nothing of a step that
--- waits is in the broker.
+-- Steps that wait for an answer or for a time. The gateway is their worker and keeps their messages here, so that a waiting step has no
+-- message in the broker.
 create table wait (
     task_id       text primary key,
     is_sleep      boolean not null,
@@ -590,16 +589,16 @@ create table wait (
     expires_at    integer not null,
     schema        text,
     on_timeout    text not null check (on_timeout in ('fail', 'skip')),
-    -- What the step before it returned.
+    -- The result of the previous step.
     input         text,
-    -- Of the token that submitted the step.
+    -- The id of the token that submitted the step.
     token         text,
     headers       text not null,
     body          text not null,
     state         text not null check (state in ('open', 'answered', 'refused', 'expired', 'revoked')),
     answer        text,
     ended_at      integer,
-    -- What follows was sent. Until then one replica at a time tries.
+    -- Whether the next step was sent. Until then, one replica at a time tries to send it.
     settled       boolean not null default false,
     claimed_by    text,
     claimed_until integer,
@@ -610,36 +609,36 @@ create index wait_open on wait (since, task_id) where state = 'open';
 create index wait_unsettled on wait (ended_at) where state <> 'open' and not settled;
 create index wait_settled on wait (ended_at) where settled;
 
--- Keys of the whole installation, made by whoever needs them first.
+-- Secrets that all replicas share. The replica that needs a secret first creates it.
 create table secret (
     name  text primary key,
     value blob not null
 );
 
--- What tasks logged: one row for lines that came together, numbered through the task.
+-- Task logs: one row for lines that arrived together. Lines are numbered within the task.
 create table task_log (
     task_no  integer not null,
-    -- Of its first line, from 1.
+    -- The number of the row's first line, from 1.
     first_no integer not null,
     count    integer not null,
     attempt  integer not null,
-    -- How far the attempt's log has come with this row: the next line that is new, its bytes of text, when its present run began, and
-    -- whether the bound was reached.
+    -- The state of the attempt's log after this row: the number of the next new line, the bytes of text so far, when the present run began, and
+    -- whether the size limit was reached.
     next_seq integer not null,
     bytes    integer not null,
     began_at integer not null,
     closed   boolean not null,
-    -- When it was written down.
+    -- When the row was written.
     at       integer not null,
-    -- JSON.
+    -- JSON: the lines.
     lines    text not null,
     primary key (task_no, first_no)
 );
 create unique index task_log_attempt on task_log (task_no, attempt, first_no);
 create index task_log_at on task_log (at);
 
--- DAGs: the whole as a document, to resume it and to show it; and the parts that a gateway has to send. The row of a part goes in the
--- transaction that sends it.
+-- DAGs: each as one document, to show and to resume it, and the parts that a gateway still has to send. A part's row is deleted in the
+-- transaction that sends the part.
 
 create table dag (
     root_id      text primary key,
@@ -651,8 +650,8 @@ create index dag_submitted on dag (submitted_at);
 
 create table dag_part (
     part_no  integer primary key autoincrement,
-    -- The first of the tasks that start it; all of them wait for the same.
+    -- The first of the part's first tasks, which all wait for the same tasks.
     task_no  integer not null,
-    -- JSON: what their messages are made from.
+    -- JSON from which the messages are built.
     document text not null
 );
