@@ -1,6 +1,7 @@
-"""Writes the first inputs of fuzz/corpus: messages of real Celery from tests/vectors, and a few by hand.
+"""Writes the first inputs of fuzz/corpus: messages of a real Celery from tests/vectors, and a few written by hand.
 
-Repeating it changes nothing: a file is named by its content. At most MOST of a kind are kept, the shortest of each vector first.
+Running it again changes nothing, because a file is named by its content. Keeps at most MOST inputs of a kind, the shortest of each vector
+first.
 """
 
 import hashlib
