@@ -3,7 +3,7 @@
 {{ $name | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Labels that never change: selectors use them. Called with (list $ "component"). */}}
+{{/* Labels for selectors, which must never change. Called with (list $ "component"). */}}
 {{- define "taskgate.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: taskgate

@@ -1,7 +1,7 @@
-{{/* What all pods of the chart share: no root, no token of the API server, nothing writable but /tmp and the working folder. */}}
+{{/* All pods of the chart: no root, no API server token, nothing writable except /tmp and the working folder. */}}
 {{- define "taskgate.pod" -}}
 automountServiceAccountToken: false
-# Else a Service named taskgate would put TASKGATE_PORT and others into the environment, which taskgate reads as its configuration.
+# A Service named taskgate would otherwise set TASKGATE_PORT and others in the environment, which taskgate reads as configuration.
 enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
