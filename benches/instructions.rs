@@ -1,8 +1,8 @@
-//! Instructions of the hot paths, counted by valgrind's callgrind: the same on a busy machine as on a quiet one, so a change of
-//! some percent is a change of the code. `cargo bench --bench instructions`; needs `valgrind`.
+//! Counts the instructions of the hot paths with valgrind's callgrind. The count is the same on a busy machine as on a quiet one, so a change
+//! of some percent comes from the code. `cargo bench --bench instructions`; needs `valgrind`.
 //!
-//! Each path runs a number of times and twice that often in a process of its own; the difference is what one run takes. Submit,
-//! result and stream go through the whole gateway, from the HTTP router to the ledger (SQLite, in this process).
+//! Each path runs a number of times in one process, and twice as often in another; the difference gives the cost of a run. Submit, result
+//! and stream go through the whole gateway, from the HTTP router to the ledger (SQLite, in this process).
 
 use std::process::Command;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use taskgate::config::{Config, Role};
 use taskgate::edge::{Edge, router};
 use tower::ServiceExt;
 
-/// Runs of each path; enough for the start to vanish in the difference.
+/// The paths, and how often each runs.
 const PATHS: [(&str, u32); 5] =
     [("submit", 400), ("result", 2_000), ("stream", 1_000), ("event decode", 2_000), ("record decode", 5_000)];
 const CONFIG: &str = "auth = \"none\"\n[submit]\nallow = [\"demo.*\"]\n[http]\naccess_log = false\n\
@@ -42,7 +42,7 @@ fn main() {
     }
 }
 
-/// What callgrind counts while this program runs `path`.
+/// The instructions that callgrind counts while this program runs `path`.
 fn instructions(path: &str, count: u32) -> u64 {
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
@@ -62,7 +62,7 @@ async fn run(path: &str, count: u32) {
     }
 }
 
-/// A message with the three events of one task.
+/// Decodes a message with the three events of one task.
 fn decode_events(count: u32) {
     let id = TaskId::parse("019ab000-0000-7000-8000-000000000000").expect("an id");
     let succeeded = TaskNews::Succeeded { result: Some("42".into()), runtime: Some(0.25) };
@@ -113,7 +113,7 @@ async fn through_the_gateway(path: &str, count: u32) {
                 assert!(status == StatusCode::OK && text.contains("event: end"), "{text}");
             }
         }
-        other => panic!("{other} is none of {PATHS:?}"),
+        other => panic!("{other} is not one of {PATHS:?}"),
     }
 }
 

@@ -1,8 +1,8 @@
-//! The Rust worker beside Celery's prefork worker: no-op tasks per second, results stored, events on, two slots each, one run.
+//! Compares the Rust worker with Celery's prefork worker: no-op tasks per second, results stored, events on, two slots each, in one run.
 //!
-//! Both empty a queue that was filled before; the rate is taken between the first tenth and the last result, so that neither is
-//! charged for its start. Then what a thousand sleeping tasks and an idle worker cost. Needs `redis-server`,
-//! `.venv/celery-latest` and the release build of the `demo-worker` example.
+//! Both empty a queue that was filled before. The rate is measured from the first tenth of the results to the last, so that the start of the
+//! workers does not count. Then measures a thousand sleeping tasks and an idle worker. Needs `redis-server`, `.venv/celery-latest` and the
+//! release build of the `demo-worker` example.
 
 #![expect(clippy::disallowed_methods, reason = "a measuring program without a runtime")]
 
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 const CELERY_TASKS: u64 = 5_000;
 const RUST_TASKS: u64 = 100_000;
-/// No arguments, and three seconds.
+/// Message bodies: no arguments, and a sleep of three seconds.
 const NOTHING: &str =
     "W1tdLCB7fSwgeyJjYWxsYmFja3MiOiBudWxsLCAiZXJyYmFja3MiOiBudWxsLCAiY2hhaW4iOiBudWxsLCAiY2hvcmQiOiBudWxsfV0=";
 const SLEEP: &str = "W1szXSwge30sIHt9XQ==";
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A process that ends with its owner.
+/// A process that is killed when this is dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -55,7 +55,7 @@ fn main() {
     sleeping(&mut connection, &mut rust);
 }
 
-/// Redis's own count of what a task costs it.
+/// Prints Redis's own statistics of commands for each task.
 fn commands(connection: &mut redis::Connection) {
     let stats: String = redis::cmd("INFO").arg("commandstats").query(connection).expect("redis answers");
     for line in stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")) {
@@ -69,7 +69,7 @@ fn commands(connection: &mut redis::Connection) {
     }
 }
 
-/// Memory of a thousand tasks that sleep at once, processor time of a worker without work.
+/// Measures the memory of a thousand tasks that sleep at once, and the processor time of an idle worker.
 fn sleeping(connection: &mut redis::Connection, worker: &mut Command) {
     redis::cmd("FLUSHALL").exec(connection).expect("redis answers");
     fill_with(connection, "rs.sleep", 1_000, SLEEP);
@@ -101,7 +101,7 @@ fn ticks(pid: u32) -> f64 {
     fields.get(11).unwrap_or(&0.0) + fields.get(12).unwrap_or(&0.0)
 }
 
-/// Results that are stored.
+/// The number of stored results.
 fn done(connection: &mut redis::Connection) -> Option<u64> {
     let mut pipeline = redis::pipe();
     pipeline.cmd("SELECT").arg(1).ignore().cmd("DBSIZE").cmd("SELECT").arg(0).ignore();

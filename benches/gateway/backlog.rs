@@ -1,4 +1,5 @@
-//! What a million waiting tasks of one queue cost: Redis, which holds only the window, and a release, beside a line of a thousand.
+//! What a million waiting tasks of one queue cost, compared with a thousand: memory of Redis, which holds only the window, and the time of
+//! a release.
 
 use serde_json::json;
 
@@ -82,12 +83,12 @@ async fn round(bench: &mut Bench, queue: &'static str, waiting: &str) -> Cost {
 fn redis_bytes(bench: &Bench) -> f64 {
     let info: String = bench.redis.command(0, &["INFO", "memory"]);
     let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
-    used.and_then(|bytes| bytes.trim().parse().ok()).expect("Redis says it")
+    used.and_then(|bytes| bytes.trim().parse().ok()).expect("Redis reports it")
 }
 
 /// Rows of the outbox that were read by index, and by scans of the whole table, as PostgreSQL counts.
 fn rows_read(bench: &Bench) -> (f64, f64) {
-    // A backend tells its figures once a second at most.
+    // A backend reports its statistics at most once a second.
     std::thread::sleep(std::time::Duration::from_secs(2));
     let sql = "select (select sum(idx_tup_read) from pg_stat_user_indexes where relname = 'outbox'), seq_tup_read \
                from pg_stat_user_tables where relname = 'outbox'";

@@ -1,4 +1,4 @@
-//! Batches: arrays of a thousand tasks on a few connections, and a million lines in one request with the memory that it takes.
+//! Batches: arrays of a thousand tasks on a few connections, and a million lines in one request, with the gateway's peak memory.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,13 @@ const TASK: &str = r#"{"task": "demo.add", "args": [2, 3], "queue": "bench"}"#;
 const ARRAY: usize = 1_000;
 const CONNECTIONS: usize = 4;
 const LINES: usize = 1_000_000;
-/// Lines that are given to the connection at a time.
+/// Lines that are written to the connection at a time.
 const CHUNK: usize = 1_000;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 pub async fn measure(bench: &mut Bench) {
     bench.table.heading("Batches");
-    // Nothing here is encrypted, but a client is not made without.
+    // Nothing here is encrypted, but the client cannot be built without a TLS provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder().timeout(PATIENCE).build().expect("a client without TLS roots");
     bench.renew();
@@ -38,7 +38,7 @@ pub async fn measure(bench: &mut Bench) {
     bench.renew();
 }
 
-/// Sends the same array again and again; how many were accepted as a whole.
+/// Sends the same array again and again; returns how many arrays were accepted.
 async fn repeated(client: &Client, url: &str, array: &Bytes, end: Instant) -> usize {
     let mut count = 0;
     while Instant::now() < end {

@@ -1,4 +1,4 @@
-//! A thousand schedules that are due in the same second: how late each is committed and in Redis.
+//! A thousand schedules that are due in the same second: how late their tasks are committed and in Redis.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use super::Bench;
 use super::harness::{postgres, wait};
 
 const SCHEDULES: usize = 1_000;
-/// Between the creation of the first and the first tick, and between two ticks.
+/// Seconds between the creation of the first schedule and the first tick.
 const AHEAD: i64 = 30;
 const APART: i64 = 5;
 const TICKS: i64 = 3;
-/// Requests that create them, at a time.
+/// Simultaneous requests that create schedules.
 const CREATING: usize = 32;
 const QUESTION: &str = "select count(*), \
     coalesce(percentile_disc(0.5) within group (order by t.queued_at - r.scheduled_at), 0), \

@@ -1,7 +1,8 @@
-//! What a task costs, in units of the same machine's floor: a bare row with a UUID key and as many bytes, in groups of sixteen.
+//! What a task costs, compared with the least that the same machine needs for it: inserting a bare row with a UUID key and as many bytes, in
+//! groups of sixteen.
 //!
-//! First the ledger alone, in groups as a gateway under load has them: processor time of PostgreSQL (all its processes), WAL, and what
-//! is stored in the end. Then a gateway at 32 connections, beside the same floor and a handler that only answers.
+//! First the ledger alone, in groups as large as those of a gateway under load: processor time of PostgreSQL (all its processes), WAL, and
+//! storage at the end. Then a gateway at 32 connections, compared with the same bare row and with a handler that only answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +21,14 @@ use super::usage::Servers;
 use super::{Bench, SPAN, floors};
 
 const GROUP: usize = 16;
-/// News comes in larger batches than submissions.
+/// News in one batch; these batches are larger than those of submissions.
 const NEWS: usize = 96;
 const TASKS: usize = 24_000;
 const SUBMIT: &str = r#"{"task": "demo.add", "args": [2, 3], "queue": "bench"}"#;
 const BODY: &str =
     r#"[["봉사 공지사항 크롤링"], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]"#;
 
-/// What something took: seconds of PostgreSQL's processor and bytes of WAL, for one task.
+/// The cost of one task: seconds of PostgreSQL's processor time, and bytes of WAL.
 #[derive(Clone, Copy, Default)]
 struct Cost {
     micros: f64,
@@ -41,7 +42,7 @@ impl std::ops::Add for Cost {
     }
 }
 
-/// Takes the cost of what happens between two looks.
+/// Measures the cost of what happens between two readings.
 struct Meter {
     server: Servers,
     database: String,
@@ -65,7 +66,7 @@ pub async fn measure(bench: &mut Bench) {
     bench.table.heading("Cost, in bare rows (UUID key, the same bytes, groups of 16)");
     let database = bench.cluster.empty_database();
     let meter = Meter { server: Servers::of(&[bench.cluster.id()]), database: database.clone() };
-    // A checkpoint during a figure would add whole pages to its WAL.
+    // A checkpoint during the measurement would add whole pages to the WAL.
     postgres::query(&bench.cluster.url("postgres"), "checkpoint");
     let bare = bare_rows(&meter).await;
     note(bench, "floor: a bare row", bare, bare);
@@ -101,7 +102,7 @@ async fn bare_rows(meter: &Meter) -> Cost {
         .await
 }
 
-/// The same lives twice; the second time is told, when caches and plans are warm.
+/// Runs the same tasks twice, and reports the second run, when caches and plans are warm.
 async fn lives(bench: &mut Bench, meter: &Meter, ledger: &dyn Ledger, bare: Cost) {
     live(meter, ledger).await;
     let [submitted, published, news] = live(meter, ledger).await;
@@ -208,7 +209,7 @@ fn heard(id: &TaskId, phase: Phase) -> News {
     news
 }
 
-/// A gateway at 32 connections: what PostgreSQL, Redis and it take for one submission that is published.
+/// A gateway at 32 connections: processor time of PostgreSQL, Redis and the gateway for one submission that is published.
 async fn gateway(bench: &mut Bench, bare: Cost) {
     bench.renew();
     let (database, redis) = (Servers::of(&[bench.cluster.id()]), Servers::of(&[bench.redis.id()]));

@@ -1,4 +1,4 @@
-//! How long after its commit a call of `taskgate.enqueue` is in Redis, on an idle system.
+//! How long it takes from the commit of a call of `taskgate.enqueue` until the task is in Redis, on an idle system.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::harness::{Gateway, postgres, wait};
 use super::{Bench, SETTINGS};
 
 const CALLS: usize = 200;
-/// Each is a transaction of its own; the clock is read before the commit, which counts too.
+/// Calls, each in its own transaction. The clock is read before the commit, so the commit's time is included.
 const ORDER: &str = "do $$ begin for n in 1..200 loop \
     insert into public.orders select taskgate.enqueue('demo.add', '[1, 2]', options => '{\"queue\": \"bench\"}'), \
     (extract(epoch from clock_timestamp()) * 1000000)::bigint; commit; perform pg_sleep(0.02); end loop; end $$";

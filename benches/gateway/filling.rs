@@ -1,4 +1,4 @@
-//! Many tasks at once, as lines of one request.
+//! Submits many tasks at once, as lines of one request.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use serde_json::Value;
 use super::Bench;
 use super::harness::{postgres, wait};
 
-/// Lines that are given to the connection at a time.
+/// Lines that are written to the connection at a time.
 const CHUNK: usize = 1_000;
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// Submits as many tasks; `line` is the JSON of the task with that number.
+/// Submits `count` tasks; `line` returns the JSON of the task with this number.
 ///
 /// # Panics
 /// When not all are accepted.
 pub async fn submit(bench: &Bench, count: usize, line: impl Fn(usize) -> Value + Send + Sync + 'static) {
-    // Nothing here is encrypted, but a client is not made without.
+    // Nothing here is encrypted, but the client cannot be built without a TLS provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder().timeout(PATIENCE).build().expect("a client without TLS roots");
     let url = format!("{}/v1/tasks/batch", bench.http().base);
@@ -33,7 +33,7 @@ pub async fn submit(bench: &Bench, count: usize, line: impl Fn(usize) -> Value +
     assert!(text.contains(&format!("\"accepted\":{count},")), "{}", &text[..200.min(text.len())]);
 }
 
-/// Returns when this many tasks wait in lines, and the planner knows it.
+/// Returns when this many tasks wait in lines and PostgreSQL's planner has current statistics.
 pub async fn until_in_line(bench: &Bench, count: usize) {
     let question = "select count(*) from taskgate.outbox where line is not null";
     wait::within(PATIENCE, "the tasks wait for room", async || {

@@ -1,4 +1,4 @@
-//! What the machine can do at most: an axum handler that only answers, `redis-benchmark`, `pgbench` with the task's row.
+//! The most that the machine can do: an axum handler that only answers, `redis-benchmark`, and `pgbench` with the task's row.
 
 use std::process::Command;
 
@@ -12,13 +12,13 @@ use super::load::{self, Load, Rate, Target};
 use super::usage::Servers;
 use super::{Bench, SPAN};
 
-/// The row that a submission writes, one transaction each: what group commit saves.
+/// The row that a submission writes, in its own transaction: the difference to the gateway's rate is what group commit saves.
 const INSERT: &str = r#"insert into bench_task (task_no, submitted_at, id, kind_no, priority, ignore_result, adopted, body)
   values (nextval('bench_no'), 1700000000000000, gen_random_uuid(), 1, 0, false, false, '[[2, 3], {}, {}]');
 "#;
 const TABLE: &str = "create table bench_task (like taskgate.task including all); create sequence bench_no";
 
-/// `--floor=PORT`: this program as a server that does nothing.
+/// `--floor=PORT`: runs this program as a server whose handler only answers.
 pub fn serve(port: u16) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {

@@ -1,5 +1,5 @@
-//! What honest clients notice while eight hostile connections do their worst of each kind: `/livez` and durable submissions, beside the
-//! same load with nobody hostile.
+//! What honest clients notice during each kind of attack from eight hostile connections: latency of `/livez` and of durable submissions,
+//! compared with the same load without an attack.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -17,14 +17,14 @@ use super::{Bench, SPAN};
 
 const SUBMIT: &str = r#"{"task": "demo.add", "args": [2, 3], "queue": "bench"}"#;
 const HOSTILE: usize = 8;
-/// Looks at `/livez` a second.
+/// Requests of `/livez` per second.
 const LOOKS: f64 = 200.0;
-/// Honest submissions a second: far from what the machine can do, so that what is missing was taken by others.
+/// Honest submissions per second. The machine can do far more, so any shortfall is caused by the attack.
 const OFFERED: f64 = 300.0;
 const PROMISED_LIVEZ: Duration = Duration::from_millis(50);
 const PROMISED_SHARE: f64 = 0.8;
 
-/// Numbers at the ends of what JSON, floats and integers can say; none of these calls is accepted.
+/// Numbers at the limits of JSON, floats and integers; none of these calls is accepted.
 const EXTREMES: [&str; 6] = [
     r#"{"task": "demo.add", "countdown": -5e-324}"#,
     r#"{"task": "demo.add", "countdown": 1e400}"#,
@@ -34,7 +34,7 @@ const EXTREMES: [&str; 6] = [
     r#"{"task": "demo.add", "unique": {"key": "k", "while": 1e-320}, "eta": "9999-12-31T23:59:59-23:59"}"#,
 ];
 
-/// One kind of harm: what a connection sends, again and again.
+/// A kind of attack: what a connection sends again and again.
 struct Kind {
     name: &'static str,
     head: String,
@@ -43,9 +43,9 @@ struct Kind {
 
 enum Body {
     Whole(Vec<u8>),
-    /// The same part for ever.
+    /// Sends the same part for ever.
     Endless(Vec<u8>),
-    /// A byte now and then.
+    /// Sends a byte now and then.
     Drip,
 }
 
@@ -54,7 +54,7 @@ pub async fn measure(bench: &mut Bench) {
     let (quiet_live, quiet) = honest(bench).await;
     note(bench, "nobody hostile", &quiet_live, &quiet, &quiet);
     for kind in kinds() {
-        // What one kind left behind is not the next one's.
+        // What one attack left behind must not affect the next.
         bench.renew();
         bench.redis.command::<()>(0, &["SET", "poisoned", "no list"]);
         let stop = CancellationToken::new();
@@ -143,7 +143,7 @@ fn bomb() -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
-/// On a new connection each time that the last one was closed.
+/// Attacks until it is stopped; opens a new connection whenever the last one was closed.
 async fn attack(address: SocketAddr, kind: std::sync::Arc<Kind>) {
     loop {
         let Ok(stream) = TcpStream::connect(address).await else { continue };
@@ -178,7 +178,7 @@ async fn once(mut stream: TcpStream, kind: &Kind) -> std::io::Result<()> {
     }
 }
 
-/// Whatever it says: an answer's head and body come together, or in a few parts.
+/// Reads an answer, whatever its content: head and body arrive together, or in a few parts.
 async fn answer(stream: &mut TcpStream) -> std::io::Result<()> {
     let mut buffer = vec![0; 256 << 10];
     let read = stream.read(&mut buffer).await?;

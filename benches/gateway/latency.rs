@@ -1,4 +1,4 @@
-//! How long one task takes through everything, and how late its progress is, on a quiet system.
+//! How long one task takes from its submission to its result, and how late its progress reports arrive, on an idle system.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,9 +8,9 @@ use super::Bench;
 use super::harness::{Celery, CeleryOptions, Http};
 use super::peer::Peer;
 
-/// Tasks measured one after the other.
+/// Tasks, measured one after the other.
 const ROUNDS: usize = 300;
-/// Progress reports measured.
+/// Measured progress reports.
 const REPORTS: usize = 200;
 
 pub async fn measure(bench: &mut Bench) {
@@ -32,7 +32,7 @@ pub async fn measure(bench: &mut Bench) {
     bench.table.latency("update_state in the worker → SSE client", late);
 }
 
-/// The peer cannot be waited at: whoever wants to know asks again and again.
+/// The peer has no way to wait for a result, so the client polls.
 async fn polled(bench: &Bench) -> Vec<Duration> {
     let Some(peer) = Peer::fastapi_to("celery", &bench.redis, &bench.cluster, false) else { return Vec::new() };
     let http = Http::new(peer.base.clone());

@@ -1,4 +1,5 @@
-//! Closed-loop load over keep-alive connections, as little work a request as possible: the generator shares the cores.
+//! Closed-loop load over keep-alive connections. A request costs as little work as possible, because the generator shares the cores with
+//! the servers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::usage::Servers;
 
-/// A listener.
+/// The address of a server.
 #[derive(Clone)]
 pub struct Target {
     pub address: SocketAddr,
@@ -22,31 +23,31 @@ impl Target {
     }
 }
 
-/// Requests, repeated in turn on a number of connections.
+/// Requests that are repeated in turn on a number of connections.
 pub struct Load {
     target: Target,
     requests: Arc<Vec<Vec<u8>>>,
     connections: usize,
-    /// Requests a second of all connections together; without it each goes as fast as it is answered.
+    /// Requests per second over all connections. `None`: each connection sends its next request as soon as it has an answer.
     pace: Option<f64>,
 }
 
-/// What came of it.
+/// The result of a load.
 pub struct Rate {
     pub per_second: f64,
     pub p50: Duration,
     pub p99: Duration,
-    /// All answers, those of the time before the measured span too.
+    /// All answers, including those before the measured span.
     pub answers: usize,
     /// Answers other than 2xx.
     pub refused: usize,
-    /// What the server's processes took for a thousand requests.
+    /// Processor time of the server's processes for a thousand requests.
     pub cpu_seconds_per_thousand: f64,
     pub resident_mib: f64,
 }
 
 impl Rate {
-    /// A figure of a program that measures itself.
+    /// The rate that a program measured itself.
     pub fn told(per_second: f64) -> Self {
         let zero = Duration::ZERO;
         Self {
@@ -62,7 +63,7 @@ impl Rate {
 }
 
 impl Load {
-    /// Each of the paths in turn.
+    /// Requests the paths in turn.
     pub fn get(target: &Target, paths: &[String], connections: usize) -> Self {
         let request = |path: &String| format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", target.address).into_bytes();
         let requests = Arc::new(paths.iter().map(request).collect());
@@ -78,14 +79,14 @@ impl Load {
         Self { target: target.clone(), requests: Arc::new(vec![request.into_bytes()]), connections, pace: None }
     }
 
-    /// This many requests a second, whatever the answers take.
+    /// Sends this many requests per second, however long answers take.
     pub fn paced(mut self, per_second: f64) -> Self {
         self.pace = Some(per_second);
         self
     }
 }
 
-/// Loads for `span`, after a fifth of it to warm up; `servers` are charged for the whole of it.
+/// Runs the load for `span`, after a fifth of it to warm up. The processor time of `servers` is measured over both.
 pub async fn run(load: &Load, span: Duration, servers: &Servers) -> Rate {
     let before = servers.cpu_seconds();
     let begin = Instant::now() + span / 5;
@@ -93,7 +94,7 @@ pub async fn run(load: &Load, span: Duration, servers: &Servers) -> Rate {
     let mut workers = Vec::new();
     let interval = load.pace.map(|pace| Duration::from_secs_f64(load.connections as f64 / pace));
     for number in 0..load.connections {
-        // Paced connections begin one after the other, not all at once.
+        // Paced connections start one after the other, not all at once.
         let first = interval.map(|interval| (interval * number as u32) / load.connections as u32);
         let pace = first.zip(interval).map(|(first, interval)| Pace { next: Instant::now() + first, interval });
         let requests = Turn { requests: Arc::clone(&load.requests), next: number };
@@ -120,7 +121,7 @@ pub async fn run(load: &Load, span: Duration, servers: &Servers) -> Rate {
     }
 }
 
-/// When a connection sends next. One that is late sends at once, and its lateness counts as waiting.
+/// When a connection sends next. A connection that is late sends at once, and its lateness counts as latency.
 struct Pace {
     next: Instant,
     interval: Duration,
@@ -135,7 +136,7 @@ impl Pace {
             return planned;
         }
         tokio::time::sleep_until(planned.into()).await;
-        // The timer's own lateness is not the server's.
+        // The lateness of the timer itself must not count as the server's.
         Instant::now()
     }
 }
@@ -177,7 +178,7 @@ async fn connection(
             Some(pace) => pace.turn().await,
             None => Instant::now(),
         };
-        // A paced connection that is late has a plan behind the clock: what it did not send in time was not served.
+        // The plan of a late paced connection is behind the clock; requests that it did not send in time do not count.
         if started >= end || Instant::now() >= end {
             return answers;
         }
@@ -192,7 +193,7 @@ async fn connection(
     }
 }
 
-/// Reads one answer with a `Content-Length`; whether it was 2xx.
+/// Reads one answer with a `Content-Length`; returns whether it was 2xx.
 async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> bool {
     let mut filled = 0;
     loop {

@@ -1,4 +1,4 @@
-//! How long a line that a command writes takes until a reader of the task's log has it, on an idle system.
+//! How long it takes until a line that a command writes is with a reader of the task's log, on an idle system.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -4,7 +4,7 @@
 //!
 //! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
 //! and prints one table with ratios. Floors (a handler that only answers, `redis-benchmark`, `pgbench` with the same row) show
-//! how far each path is from what the machine can do. Memory and processor time are the server's own, without its databases.
+//! the most that the machine can do. Memory and processor time are those of the server alone, without its databases.
 
 #![expect(clippy::disallowed_methods, reason = "a measuring program with its own runtime and clock")]
 
@@ -49,12 +49,12 @@ use usage::Servers;
 /// How long each figure is measured.
 const SPAN: Duration = Duration::from_secs(5);
 
-/// A gateway that starts reads all lists again and again for four seconds.
+/// For four seconds after its start, a gateway reads all lists again and again.
 const AFTER_START: Duration = Duration::from_secs(5);
 
 const SETTINGS: &str = "log.filter = 'warn'\nhttp.access_log = false\nhttp.max_streams = 20000\n";
 
-/// What every section works with.
+/// The servers and results that all sections share.
 struct Bench {
     redis: Redis,
     cluster: Cluster,
@@ -72,12 +72,11 @@ impl Bench {
         Self { redis, cluster, database, gateway, table: Table::default() }
     }
 
-    /// Begins again with a gateway, a ledger and a Redis that know nothing: what a load left behind, and nobody will run, must
-    /// not be searched for, and not be vacuumed, while the next figure is taken. Returns when the new gateway has looked for what
-    /// was lost before its start.
+    /// Starts again with a new gateway, an empty ledger and an empty Redis, so that tasks which a load left behind are neither searched for
+    /// nor vacuumed during the next measurement. Returns when the new gateway has searched for messages that were lost before its start.
     fn renew(&mut self) {
         let database = self.cluster.empty_database();
-        // One that lives would publish again what Redis loses.
+        // A running gateway would publish again what Redis loses.
         self.gateway.kill();
         self.redis.command::<()>(0, &["FLUSHALL"]);
         self.gateway = Gateway::serve(&database, &self.redis.url(0), &self.redis.url(1), SETTINGS);

@@ -13,7 +13,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Nobody runs what is submitted to it.
+    /// The FastAPI peer. No worker runs the tasks that are submitted to it.
     pub fn fastapi(redis: &Redis, cluster: &Cluster, durable: bool) -> Option<Self> {
         Self::fastapi_to("bench", redis, cluster, durable)
     }
@@ -25,7 +25,7 @@ impl Peer {
         Some(Self::start(port, "/docs", command))
     }
 
-    /// With RabbitMQ as the broker and results over it.
+    /// The FastAPI peer with RabbitMQ as the broker and `rpc://` as the result backend.
     pub fn fastapi_on_rabbitmq(url: &str, cluster: &Cluster, durable: bool) -> Option<Self> {
         let port = ports::free();
         let mut command = python_at(url, "rpc://")?;
@@ -38,7 +38,7 @@ impl Peer {
         let mut command = python(redis)?;
         command.args(["-m", "celery", "-A", "app:celery", "flower", "--address=127.0.0.1", "--logging=error"]);
         command.arg(format!("--port={port}")).env("FLOWER_UNAUTHENTICATED_API", "true");
-        // The application of the peer asks for its database only when it is durable.
+        // The peer's application uses its database only if it is durable.
         command.env("DURABLE", "0");
         Some(Self::start(port, "/healthcheck", command))
     }
@@ -67,11 +67,11 @@ fn python(redis: &Redis) -> Option<Command> {
     python_at(&redis.url(0), &redis.url(1))
 }
 
-/// `None`, with a word about it, where the Python environment is missing.
+/// `None` if the Python environment is missing, and a message on standard error.
 fn python_at(broker: &str, backend: &str) -> Option<Command> {
     let python = celery::root().join(".venv/bench/bin/python");
     if !python.exists() {
-        eprintln!("no peer: {} is missing, `make bench` makes it", python.display());
+        eprintln!("no peer: {} is missing; `make bench` creates it", python.display());
         return None;
     }
     let mut command = Command::new(python);

@@ -1,5 +1,5 @@
-//! A worker that this process plays: it takes messages from a queue's list in Redis and says of them what a worker says. A Celery
-//! worker's own time would hide how long a release takes.
+//! A simulated worker: it takes messages from a queue's list in Redis and sends the events of a worker. The time that a Celery worker needs
+//! would hide how long a release takes.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::Bench;
 use super::usage::Servers;
 
 const WORKER: &str = "played@bench";
-/// Longer than any release takes: then the queue is taken for empty.
+/// Seconds after which the queue counts as empty: longer than any release takes.
 const EMPTY_AFTER: &str = "20";
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -33,12 +33,12 @@ impl Played {
         Self { taking: taking.expect("redis-server answers"), telling: telling.expect("redis-server answers"), queue }
     }
 
-    /// What tells of ends, while this takes.
+    /// Sends events, while this takes messages.
     pub fn teller(&self) -> Teller {
         Teller(self.telling.clone())
     }
 
-    /// The next message's task, when it is there; `None` when none comes.
+    /// Waits for the next message and returns its task; `None` when no message comes.
     pub async fn take(&mut self) -> Option<TaskId> {
         let mut command = redis::cmd("BRPOP");
         command.arg(self.queue).arg(EMPTY_AFTER);
@@ -49,12 +49,12 @@ impl Played {
     }
 }
 
-/// Says what workers say about tasks.
+/// Sends a worker's events about tasks.
 #[derive(Clone)]
 pub struct Teller(MultiplexedConnection);
 
 impl Teller {
-    /// The worker has the message.
+    /// Reports that the worker has received the message.
     pub async fn received(&mut self, id: &TaskId) {
         let call = Call { name: Some("demo.add".into()), ..Call::default() };
         let mut pipeline = redis::pipe();
@@ -62,7 +62,7 @@ impl Teller {
         self.send(&pipeline).await;
     }
 
-    /// The task ran and succeeded.
+    /// Reports that the task ran and succeeded.
     pub async fn ended(&mut self, id: &TaskId) {
         let mut pipeline = redis::pipe();
         publish(&mut pipeline, id, TaskNews::Started);
@@ -88,20 +88,20 @@ fn publish(pipeline: &mut redis::Pipeline, id: &TaskId, news: TaskNews) {
         timestamp: Timestamp::now(),
         kind: Kind::Task { uuid: id.clone(), news },
     };
-    // Pub/sub does not heed the database; the channel's name does.
+    // Pub/sub is not limited to a database; the channel's name contains it.
     let said = event::encode_tasks(&[event], "celeryev", "bench");
     pipeline.cmd("PUBLISH").arg("/0.celeryev/task.multi").arg(said).ignore();
 }
 
-/// What releases took, one at a time.
+/// The cost of releases, one at a time.
 pub struct Releases {
-    /// From a worker's word that it has a message to the next message in Redis.
+    /// The time from a worker's event that it has a message until the next message is in Redis.
     pub took: Vec<Duration>,
-    /// PostgreSQL's processor time for a task that is taken, ends and lets the next one go.
+    /// PostgreSQL's processor time for a task that is received, ends, and causes the next release.
     pub micros: f64,
 }
 
-/// Takes one message after the other from a queue whose window is one, and one more.
+/// Takes `count` messages and one more, one after the other, from a queue whose window is one.
 pub async fn releases(bench: &Bench, queue: &'static str, count: usize) -> Releases {
     let mut worker = Played::on(bench, queue).await;
     let mut teller = worker.teller();
@@ -122,7 +122,7 @@ pub async fn releases(bench: &Bench, queue: &'static str, count: usize) -> Relea
     Releases { took, micros: (database.cpu_seconds() - before) * 1e6 / count as f64 }
 }
 
-/// The value in the middle.
+/// The median.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()

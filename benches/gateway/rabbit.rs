@@ -1,8 +1,8 @@
 //! Submission with RabbitMQ as the broker: committed before the answer, then published and confirmed, beside FastAPI + Celery on the same
 //! node in the same run, at the same number of connections.
 //!
-//! Nobody consumes the queue. The release window is off, so that everything submitted is published too; the last line says how much of it
-//! RabbitMQ had when the load ended.
+//! No worker consumes the queue. The release window is off, so that all submitted tasks are published too; the last line says how many of
+//! them were in RabbitMQ when the load ended.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use super::{AFTER_START, Bench, SETTINGS, SPAN};
 const CONNECTIONS: usize = 128;
 const SUBMIT: &str = r#"{"task": "demo.add", "args": [2, 3], "queue": "bench"}"#;
 const CALL: &str = r#"{"task": "demo.add", "args": [2, 3]}"#;
-/// Submissions a second that the gateway must take at this number of connections on two cores.
+/// The submissions per second that the gateway must accept at this number of connections on two cores.
 const WANTED: f64 = 8_000.0;
-/// How long what was accepted may take until it is in the queue.
+/// How long it may take until all accepted tasks are in the queue.
 const PUBLISHED: Duration = Duration::from_secs(120);
 
 pub async fn measure(bench: &mut Bench) {

@@ -1,8 +1,8 @@
-//! What comes up: transitions a second into the ledger, how far it lags behind a fleet that is faster, and how soon it is
-//! there again after PostgreSQL stood still.
+//! The recorder: transitions per second into the ledger, how far it lags behind a faster fleet, and how soon it has caught up after
+//! PostgreSQL was stopped for a while.
 //!
-//! The fleet is played by this process, with news that was made before the clock runs: for each task a worker says received,
-//! started and succeeded, and the record is stored and published.
+//! This process simulates the fleet, with reports that were built before the measurement: for each task the events received, started and
+//! succeeded, and a record that is stored and published.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use super::usage::Servers;
 
 const TASKS: usize = 100_000;
 const WORKER: &str = "played@bench";
-/// Tasks whose news is one round trip to Redis.
+/// Tasks whose reports are sent in one round trip to Redis.
 const CHUNK: usize = 100;
 const TRANSITIONS: f64 = 3.0;
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -35,7 +35,7 @@ pub async fn measure(bench: &mut Bench) {
     until_finished(bench, TASKS).await;
     let all = started.elapsed();
     bench.table.note(format!(
-        "told {:.0} transitions/s for {:.1} s; {:.0}/s into the ledger; the last {:.0} ms after it was told",
+        "{:.0} transitions/s reported for {:.1} s; {:.0}/s into the ledger; the last {:.0} ms after its report",
         TASKS as f64 * TRANSITIONS / told.as_secs_f64(),
         told.as_secs_f64(),
         TASKS as f64 * TRANSITIONS / all.as_secs_f64(),
@@ -57,7 +57,7 @@ pub async fn measure(bench: &mut Bench) {
     ));
 }
 
-/// Commands for Redis, ready to be sent: what workers say about as many new tasks, in chunks.
+/// Redis commands, ready to be sent in chunks, with the reports of workers about `count` new tasks.
 async fn prepare(bench: &Bench, count: usize) -> Vec<redis::Pipeline> {
     let one = json!({"task": "demo.add", "args": [1, 2], "queue": "played", "labels": {"bench": count.to_string()}});
     let mut ids = Vec::with_capacity(count);
@@ -105,7 +105,7 @@ fn publish(pipeline: &mut redis::Pipeline, ids: &[TaskId], news: impl Fn(&TaskId
         .ignore();
 }
 
-/// Four connections, as a fleet has many.
+/// Sends the reports over four connections, because a fleet has many.
 async fn tell(bench: &Bench, news: &[redis::Pipeline]) {
     let client = redis::Client::open(bench.redis.url(0)).expect("the address is ours");
     let connections = news.chunks(news.len().div_ceil(4).max(1)).map(async |part| {
@@ -117,7 +117,7 @@ async fn tell(bench: &Bench, news: &[redis::Pipeline]) {
     join_all(connections).await;
 }
 
-/// Counts when nothing is left: counting takes time from what is measured.
+/// Waits until all tasks are finished. Counts only at the end, because counting would slow down what is measured.
 async fn until_finished(bench: &Bench, count: usize) {
     until(bench, "select exists (select 1 from taskgate.flight)", "f").await;
     let finished = "select count(*) from taskgate.tasks where queue = 'played' and phase = 'succeeded'";

@@ -1,5 +1,5 @@
-//! What more gateways in front of the same PostgreSQL and Redis bring, and what each of the three takes for a thousand submissions:
-//! with that, the arithmetic of more cores.
+//! How much faster several gateways in front of one PostgreSQL and one Redis are, and the processor time of each of the three for a thousand
+//! submissions, from which the rate on more cores can be computed.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::usage::Servers;
 use super::{Bench, SETTINGS, SPAN};
 
 const SUBMIT: &str = r#"{"task": "demo.add", "args": [2, 3], "queue": "bench"}"#;
-/// Of all gateways together.
+/// Connections to all gateways together.
 const CONNECTIONS: usize = 256;
 
 pub async fn measure(bench: &mut Bench) {
@@ -45,7 +45,7 @@ fn another(bench: &Bench) -> Gateway {
     Gateway::serve(&bench.database, &bench.redis.url(0), &bench.redis.url(1), SETTINGS)
 }
 
-/// The load spread over all of them, as a balancer would; the worst of their percentiles.
+/// Spreads the load over all gateways, as a load balancer would. Percentiles are the worst of the gateways'.
 async fn together(gateways: &[&Gateway], servers: &Servers) -> Rate {
     let one = |gateway: &&Gateway| {
         Load::post(&Target::of(&gateway.http().base), "/v1/tasks", SUBMIT, CONNECTIONS / gateways.len())

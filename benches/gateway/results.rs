@@ -1,4 +1,4 @@
-//! `GET /result/{id}`, finished and not, beside FastAPI with Celery's `AsyncResult`.
+//! `GET /result/{id}` for finished and unfinished tasks, compared with FastAPI and Celery's `AsyncResult`.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::load::{self, Load, Target};
 use super::peer::Peer;
 use super::{Bench, SPAN};
 
-/// Results that are asked for in turn.
+/// Results that are requested in turn.
 const TASKS: usize = 1_000;
 
 pub async fn measure(bench: &mut Bench) {
@@ -38,7 +38,7 @@ pub async fn measure(bench: &mut Bench) {
     }
 }
 
-/// Where the results of a group's members are.
+/// The paths of the results of a group's members.
 async fn paths(bench: &Bench, group: &Value) -> Vec<String> {
     let id = ["group_id", "task_id"].iter().find_map(|key| group[*key].as_str()).expect("an id");
     let mut found = Vec::with_capacity(TASKS);

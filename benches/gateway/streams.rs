@@ -1,4 +1,4 @@
-//! Open streams: memory and idle processor time of 10,000, and how late a report is with 1,000 readers of its task.
+//! Open streams: memory and idle processor time with 10,000 of them, and how late a report arrives with 1,000 readers of its task.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,7 +18,7 @@ const READERS: usize = 1_000;
 const REPORTS: usize = 100;
 const PAUSE: f64 = 0.05;
 const QUIET: Duration = Duration::from_secs(10);
-/// Connections that are being opened at a time: fewer than a listener's backlog.
+/// How many connections are opened at a time: fewer than a listener's backlog.
 const OPENING: usize = 64;
 
 pub async fn measure(bench: &mut Bench) {
@@ -46,7 +46,7 @@ pub async fn measure(bench: &mut Bench) {
     report(bench, &target, READERS, &format!("update_state → each of {READERS} readers of the task")).await;
 }
 
-/// Tasks that nobody will run, one for each stream.
+/// Tasks that no worker runs, one for each stream.
 async fn held_tasks(bench: &Bench) -> Vec<String> {
     let one = json!({"task": "demo.add", "args": [1, 2], "countdown": 86_400});
     let mut ids = Vec::new();
@@ -80,7 +80,7 @@ async fn connect(target: &Target, id: &str) -> TcpStream {
     stream
 }
 
-/// How late the reports of one running task are at its readers.
+/// Measures how late the reports of a running task reach its readers.
 async fn report(bench: &mut Bench, target: &Target, readers: usize, name: &str) {
     let task = json!({"task": "demo.progress_at", "args": [REPORTS, PAUSE], "countdown": 2});
     let submitted = bench.http().post("/v1/tasks", &task).await.expect(202);
@@ -99,7 +99,7 @@ async fn report(bench: &mut Bench, target: &Target, readers: usize, name: &str) 
     bench.table.latency(name, samples);
 }
 
-/// Reads until the end; says how old each report was when it came.
+/// Reads until the end, and sends the age of each report on its arrival to `late`.
 async fn read(mut stream: TcpStream, late: &mpsc::UnboundedSender<Duration>) {
     let mut buffer = vec![0; 16 << 10];
     loop {

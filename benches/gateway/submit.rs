@@ -1,4 +1,4 @@
-//! Submission: committed before the answer, beside the peers that commit nothing, one row, or only forward to Redis.
+//! Submission, committed before the answer, compared with peers that commit nothing, commit one row, or only forward to Redis.
 
 use super::load::{self, Load, Rate, Target};
 use super::peer::Peer;
@@ -34,7 +34,7 @@ pub async fn measure(bench: &mut Bench) {
     table.row("taskgate: paced at half of the rate at 256, 64 connections", &half, &[]);
 }
 
-/// At half of its maximum a system answers as it does on a good day.
+/// Latency at half of the maximum rate, which is closer to normal operation.
 async fn half_rate(bench: &Bench, rate: f64) -> Rate {
     let load = Load::post(&bench.target(), "/v1/tasks", SUBMIT, 64).paced(rate / 2.0);
     load::run(&load, SPAN, &bench.servers()).await

@@ -1,4 +1,4 @@
-//! What was measured, as text.
+//! Collects the results and prints them as a table.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ impl Table {
         eprintln!("measured so far: {} lines; next: {text}", self.lines.len());
     }
 
-    /// A rate, and how many times the rate of each of the others it is.
+    /// Adds a rate and its ratio to each of the other rates.
     pub fn row(&mut self, name: &str, rate: &Rate, against: &[(&str, &Rate)]) {
         let mut line = format!("{name:<64} {:>9.0}/s", rate.per_second);
         if rate.p99 > Duration::ZERO {
@@ -24,7 +24,7 @@ impl Table {
         if rate.resident_mib > 0.0 {
             line += &format!("  {:>6.3} CPU-s/1000  {:>5.0} MiB", rate.cpu_seconds_per_thousand, rate.resident_mib);
         }
-        // One without a rate was not there.
+        // A peer that is missing has no rate.
         for (name, other) in against.iter().filter(|(_, other)| other.per_second > 0.0) {
             line += &format!("  {:.1} × {name}", rate.per_second / other.per_second);
         }
@@ -51,7 +51,7 @@ impl Table {
     }
 
     pub fn print(&self) {
-        println!("\nEverything on this machine: load generator, Redis, PostgreSQL (fsync on), gateway, workers.");
+        println!("\nAll on this machine: load generator, Redis, PostgreSQL (fsync on), gateway, workers.");
         self.lines.iter().for_each(|line| println!("{line}"));
     }
 }

@@ -1,4 +1,4 @@
-//! Ten files of 100 MiB at once: the most memory that the gateway has meanwhile.
+//! Uploads ten files of 100 MiB at once: the gateway's rate and peak memory.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ pub async fn measure(bench: &mut Bench) {
     let _ = std::fs::remove_dir_all(folder);
 }
 
-/// Made while it is sent.
+/// The form with the file, generated while it is sent.
 fn form() -> Body {
     const HEAD: &str = "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.bin\"\r\n\
                         Content-Type: application/octet-stream\r\n\r\n";
@@ -60,10 +60,10 @@ fn form() -> Body {
     Body::wrap_stream(stream::iter(pieces.map(Ok::<_, std::io::Error>)))
 }
 
-/// The most memory that a process has had.
+/// The peak resident memory of a process.
 fn peak_mib(pid: i32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: f64 = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok()).expect("Linux says it");
+    let kib: f64 = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok()).expect("Linux reports it");
     kib / 1024.0
 }

@@ -1,4 +1,4 @@
-//! What the processes of a server take: processor time and resident memory, children included, as the kernel counts them.
+//! Processor time and resident memory of a server's processes, including children, as the kernel counts them.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ impl Servers {
         Self(pids.to_vec())
     }
 
-    /// User and system time of all of them and their children so far.
+    /// User and system time of all processes and their children so far.
     pub fn cpu_seconds(&self) -> f64 {
         self.family().into_iter().filter_map(ticks).sum::<f64>() / TICKS
     }
@@ -25,7 +25,7 @@ impl Servers {
         self.family().into_iter().map(resident_mib).sum()
     }
 
-    /// Also for children that made themselves leaders of a group, as PostgreSQL's do.
+    /// Sends a signal to all processes, also to children that lead their own process group, as PostgreSQL's do.
     pub fn signal(&self, signal: i32) {
         self.family().into_iter().for_each(|pid| unix::kill(pid, signal));
     }

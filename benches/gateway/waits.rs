@@ -1,4 +1,4 @@
-//! How late steps that wait and sleep end, on an idle system: until their end is in the ledger, and until the next task is in Redis.
+//! How late steps that wait or sleep end on an idle system: until the end is in the ledger, and until the next task is in Redis.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::Bench;
 use super::harness::{postgres, wait};
 
 const STEPS: usize = 200;
-/// Between two ends.
+/// Seconds between two ends.
 const APART: f64 = 0.037;
 const ENDED: &str =
     "select ended_at - expires_at as late from taskgate.wait where is_sleep = $SLEEP and ended_at is not null";
@@ -28,7 +28,7 @@ async fn of_kind(bench: &mut Bench, what: &str, is_sleep: bool, step: &dyn Fn(f6
     let http = bench.http();
     let next = json!({"task": "demo.add", "args": [1, 2], "queue": "bench", "immutable": true});
     for n in 0..STEPS {
-        // All are in the ledger before the first ends.
+        // All steps are in the ledger before the first one ends.
         let chain = json!({"chain": [step(10.0 + APART * n as f64), next]});
         http.post("/v1/tasks", &chain).await.expect(202);
     }

@@ -1,4 +1,4 @@
-//! How late a task that waits for its time or for a rate is in Redis, on an idle system.
+//! How late a task that waits for its start time or for a rate is in Redis, on an idle system.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::harness::{Gateway, postgres, wait};
 use super::{Bench, SETTINGS};
 
 const TASKS: usize = 35;
-/// One every 100 ms.
+/// A rate of one task every 100 ms.
 const RATED: &str = "[[tasks]]\nname = 'demo.mul'\nrate_limit = '600/m'\n";
 const SCHEDULED: &str = "select queued_at - due_at as late from taskgate.tasks where name = 'demo.add'";
-/// Against even spacing from the first one on: what one is late by, the next one makes up for.
+/// Lateness compared with even spacing from the first task on, because a task after a late one is released sooner.
 const SPACED: &str = "select queued_at - min(queued_at) over () - 100000 * (row_number() over (order by task_no) - 1) as late \
     from taskgate.tasks where name = 'demo.mul'";
 

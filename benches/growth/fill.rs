@@ -1,12 +1,12 @@
-//! A history of finished tasks, written by PostgreSQL itself: one a second, the last one now, in 20 names and 5 queues, a fifth
-//! labelled, a fiftieth failed. Each is an ordinary life: its columns say its history.
+//! Writes a history of finished tasks, with SQL inside PostgreSQL: one task per second, with 20 names and 5 queues, a fifth of them labelled,
+//! a fiftieth failed. Each task's history is derived from its columns, as that of ordinary tasks.
 
 use super::harness::postgres;
 
 /// Tasks in one statement.
 const CHUNK: u64 = 250_000;
 
-/// Fills from `from` tasks to `to`. Older tasks are not moved when the history grows: time goes on from there.
+/// Fills the ledger from `from` tasks to `to`. Older tasks stay when the history grows; new ones follow in time.
 pub fn up_to(database: &str, from: u64, to: u64) {
     postgres::query(database, &functions());
     let mut first = from;
@@ -21,20 +21,20 @@ pub fn up_to(database: &str, from: u64, to: u64) {
     postgres::query(database, "analyze");
 }
 
-/// Seconds since 1970 of the first task: long enough ago for ten million seconds.
+/// The time of the first task in seconds since 1970: long enough ago for ten million seconds.
 const BEGIN: u64 = 1_780_000_000;
 
-/// When the task with this number was submitted, as a filter takes it.
+/// When the task with this number was submitted, in the form of a filter.
 pub fn time(n: u64) -> String {
     jiff::Timestamp::from_second(i64::try_from(BEGIN + n).expect("a time")).expect("a time").to_string()
 }
 
-/// The feed's position before the events of the task with this number: below all that the gateway gives itself.
+/// The feed position before the events of the task with this number: below all positions that the gateway assigns.
 pub fn feed(n: u64) -> u64 {
     n * 5
 }
 
-/// A UUIDv7 of the task's time; the same in SQL below.
+/// A UUIDv7 with the task's time; the SQL below computes the same.
 pub fn id(n: u64) -> String {
     let millis = (BEGIN + n) * 1_000;
     format!("{:08x}-{:04x}-7000-8000-{n:012x}", millis >> 16, millis & 0xffff)

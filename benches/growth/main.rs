@@ -1,7 +1,7 @@
 //! How lists, search, results and pruning behave as history grows: `cargo bench --bench growth -- 100000 1000000 10000000`.
 //!
-//! Starts its own PostgreSQL and gateway, fills the ledger with finished tasks up to each size in turn, and asks the same
-//! questions over HTTP at each. A row must not rise with the size. Ten million tasks need about 30 GB of disk.
+//! Starts its own PostgreSQL and gateway, fills the ledger with finished tasks up to each size in turn, and sends the same requests over HTTP
+//! at each size. The times must not grow with the size. Ten million tasks need about 30 GB of disk.
 
 #![expect(clippy::disallowed_methods, reason = "a measuring program with its own runtime and clock")]
 
@@ -28,16 +28,16 @@ use usage::Servers;
 
 /// Sizes when none are given.
 const SIZES: [u64; 2] = [100_000, 1_000_000];
-/// Questions asked of each kind.
+/// Requests of each kind.
 const ROUNDS: u64 = 200;
 /// How long submissions are measured.
 const SPAN: Duration = Duration::from_secs(9);
 const SUBMIT: &str = r#"{"task": "demo.add", "args": [2, 3], "queue": "bench"}"#;
-/// A history of this and more goes by months.
+/// A history that is kept for this long or longer is dropped by months.
 const KEPT: Duration = Duration::from_hours(61 * 24);
-/// As the service that prunes asks for.
+/// The limit with which the retention service prunes.
 const STEP: i64 = 500;
-/// Tasks whose events are rolled up while it is watched.
+/// Tasks whose events are added to the statistics during the measurement.
 const FRESH: u64 = 100_000;
 const TABLES: [&str; 6] = ["task", "flight", "ended", "history", "feed", "label"];
 
@@ -70,7 +70,7 @@ async fn run(sizes: &[u64]) {
     prune(&database, &gateway).await;
 }
 
-/// What a busy autovacuum would do in time.
+/// Does what autovacuum would do in time.
 fn settle(database: &str) {
     for table in TABLES {
         postgres::query(database, &format!("vacuum analyze taskgate.{table}"));
@@ -78,7 +78,7 @@ fn settle(database: &str) {
     postgres::query(database, "checkpoint");
 }
 
-/// The newest of the filled events are folded into the figures by the gateway; the others were, in real life.
+/// Measures how fast the gateway adds the newest filled events to the statistics. The older ones count as added already.
 async fn rolled_up(database: &str, size: u64) {
     let fresh = size.min(FRESH);
     postgres::query(database, &format!("update taskgate.stat_mark set feed = {}", fill::feed(size - fresh)));
@@ -143,7 +143,7 @@ async fn ask(http: &Http, name: &str, path: impl Fn(u64) -> String) {
     println!("  {name:<40} p50 {:>7.2} ms  p99 {:>7.2} ms", at(0.5), at(0.99));
 }
 
-/// All months that are over go, one after the other, while a gateway that prunes nothing takes submissions as fast as it can.
+/// Prunes all months that are old enough, one after the other, while a gateway that does not prune takes submissions as fast as it can.
 async fn prune(database: &str, gateway: &Gateway) {
     let ledger = PostgresLedger::connect(&PostgresConfig::new(database), CancellationToken::new());
     let ledger: Arc<dyn Ledger> = Arc::new(ledger.expect("the address is ours"));
@@ -163,13 +163,13 @@ async fn prune(database: &str, gateway: &Gateway) {
     );
 }
 
-/// How many tasks each month had, and how long it took to go.
+/// How many tasks each month had, and how long its pruning took.
 async fn months(ledger: Arc<dyn Ledger>) -> Vec<(i64, Duration)> {
     tokio::time::sleep(SPAN / 3).await;
     let mut gone = Vec::new();
     loop {
         let (now, started) = (clock::now(), Instant::now());
-        // As old as the history that stays of months: the newest ones are too young to go as a whole.
+        // Whole months are dropped only if they are older than the kept history; the newest months stay.
         let pruned = ledger.prune(now.minus(KEPT), STEP, now).await.expect("the ledger answers");
         if pruned == 0 {
             return gone;

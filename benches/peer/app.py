@@ -1,7 +1,7 @@
-"""What people write by hand today: FastAPI in front of Celery. The peer that the benches measure beside taskgate.
+"""FastAPI in front of Celery, as people write it by hand: the peer to which the benches compare taskgate.
 
-    DURABLE=1 adds what a careful one adds: a row in PostgreSQL before the answer, in one commit. QUEUE: where tasks go; nobody
-    listens at the default.
+    DURABLE=1 also commits a row to PostgreSQL before the answer, as a careful author would. QUEUE is the queue of the tasks; no worker
+    consumes the default one.
 """
 import os
 import uuid
