@@ -1,7 +1,7 @@
-//! Breaks everything for a while and counts what is left: `cargo run --example chaos -- --minutes 10 [--seed 7] [--rabbitmq]`.
+//! Breaks processes and connections for a while, then audits every task: `cargo run --example chaos -- --minutes 10 [--seed 7] [--rabbitmq]`.
 //!
-//! Needs what the tests need (`make setup`): redis-server, PostgreSQL, Celery. Its last line is the figures; it ends with an error
-//! when a promise was broken.
+//! Needs what the tests need (`make setup`): redis-server, PostgreSQL, Celery. The last line has the figures; it ends with an error
+//! if a promise was broken.
 
 #![expect(clippy::disallowed_methods, reason = "a testing program with its own runtime, clock and threads")]
 
@@ -17,10 +17,10 @@ use clap::Parser;
 
 #[derive(Parser)]
 struct Arguments {
-    /// How long things break; the audit comes after it.
+    /// How long faults are injected; the audit follows.
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
-    /// The same seed makes the same plan.
+    /// The same seed gives the same plan of faults.
     #[arg(long, default_value_t = 7)]
     seed: u64,
     #[arg(long, default_value_t = 3)]
@@ -31,7 +31,7 @@ struct Arguments {
     /// Clients that submit.
     #[arg(long, default_value_t = 6)]
     clients: usize,
-    /// RabbitMQ is the broker, and breaks instead of Redis.
+    /// Uses RabbitMQ as the broker, which is broken instead of Redis.
     #[arg(long)]
     rabbitmq: bool,
 }
@@ -51,7 +51,7 @@ fn main() {
     println!("{}", runtime.block_on(chaos::run(plan)));
 }
 
-/// The programs that it starts: cargo builds only the example itself.
+/// Builds the programs that the run starts, because cargo builds only the example itself.
 fn build() {
     let release = if cfg!(debug_assertions) { None } else { Some("--release") };
     let mut command = Command::new(env!("CARGO"));

@@ -1,8 +1,8 @@
-//! How fast the PostgreSQL ledger takes tasks and transitions: `ledger_speed URL [TASKS] [BATCH] [WRITERS]`.
+//! Measures how fast the PostgreSQL ledger takes tasks and transitions: `ledger_speed URL [TASKS] [BATCH] [WRITERS]`.
 //!
 //! Every task is inserted, published, received, started and finished, in batches as the gateway and the recorder make them.
-//! Afterwards the storage that a finished task takes is printed, table by table, indexes included.
-//! Run it on a database of its own with `fsync` on, in a release build.
+//! At the end it prints the storage that a finished task takes in each table, indexes included.
+//! Run it on an empty database with `fsync` on, in a release build.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use runtime::clock::{self, Time};
 use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
-/// What Celery writes for a small task has about this size.
+/// About the size of the headers that Celery writes for a small task.
 const HEADERS: usize = 600;
 
 #[tokio::main]

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Starts an example: taskgate with its built-in Redis, a Celery worker beside it, and the web application. Ctrl-C stops all.
+"""Starts an example: taskgate with its built-in Redis, a Celery worker, and the web application. Ctrl-C stops all three.
 
     examples/start.py fastapi
     examples/start.py django
     examples/start.py nextjs
 
-It takes `taskgate` from TASKGATE, from PATH or from target/, and makes a Python environment in the example's folder (or takes PYTHON).
-Next.js needs Node 20 and no Python worker: its task is one of dev's own.
+It finds `taskgate` by TASKGATE, on PATH or in target/, and creates a Python environment in the example's folder (or uses PYTHON).
+The Next.js example needs Node 20 and no Python worker, because its task is one of dev's sample tasks.
 Ports: TASKGATE_PORT (8000) and PORT (8001).
 """
 import os
@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 #: How long anything may take to start, in seconds.
 PATIENCE = 120
 
-#: The worker has a queue of its own: dev's own worker reads the default one and does not know these tasks.
+#: The worker reads a separate queue, because dev's own worker reads the default one and does not know these tasks.
 WORKER = ["-m", "celery", "-A", "worker", "worker", "-Q", "shop", "-c", "2", "-l", "INFO"]
 WEB = {
     "fastapi": ["-m", "uvicorn", "web:app", "--host", "127.0.0.1", "--port", "{port}"],
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def commands(name: str) -> list:
-    """What runs besides taskgate."""
+    """The commands that run besides taskgate."""
     if name == "nextjs":
         if not (HERE / name / "node_modules").exists():
             client = HERE.parent / "clients" / "typescript"
@@ -81,11 +81,11 @@ def taskgate() -> str:
     for path in found:
         if path and os.access(path, os.X_OK):
             return path
-    sys.exit("there is no taskgate: `cargo build`, or set TASKGATE to its path")
+    sys.exit("taskgate was not found: run `cargo build`, or set TASKGATE to its path")
 
 
 def environment(folder: Path) -> str:
-    """A Python with what the example needs."""
+    """The Python of an environment with the example's requirements."""
     if os.environ.get("PYTHON"):
         return os.environ["PYTHON"]
     python = folder / ".venv" / "bin" / "python"
@@ -96,7 +96,7 @@ def environment(folder: Path) -> str:
 
 
 def addresses(gateway: subprocess.Popen) -> dict:
-    """What dev prints of its Redis, before it is ready."""
+    """The addresses of dev's Redis, which dev prints before it is ready."""
     found = {}
     for line in gateway.stdout:
         sys.stdout.write(line)

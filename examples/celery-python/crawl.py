@@ -1,4 +1,4 @@
-"""Fetches the list pages of a notice board and keeps what was not seen before.
+"""Fetches the list pages of a notice board and stores the notices that are new.
 
 The board is at SAMPLE_SITE_URL, a category's pages at `{base}/{slug}/{number}`. A page looks like this:
 
@@ -30,7 +30,7 @@ Page = namedtuple("Page", "number total notices")
 
 
 class ListPage(HTMLParser):
-    """Picks the notices and the number of pages out of one list page."""
+    """Reads the notices and the number of pages from a list page."""
 
     def __init__(self, html):
         super().__init__()
@@ -71,7 +71,7 @@ def pages(category_name):
 
 
 def remember(category_name, notices):
-    """Stores the notices that are new; how many those were."""
+    """Stores the notices that are new; returns how many."""
     with closing(sqlite3.connect(STATE, timeout=30)) as state, state:
         state.execute(
             "create table if not exists notice (category text, id text, title text, url text, primary key (category, id))")

@@ -1,7 +1,7 @@
-"""The five stages of a document, on a sample document that lies beside this file.
+"""The five stages of processing a document, shown on a sample document in the same folder.
 
-A stage gets the upload's id and what the stage before returned. The embedding is a bag of hashed words: no model to
-download, the same vector for the same text.
+A stage gets the upload's id and the result of the previous stage. The embedding is a bag of hashed words, so it needs no model, and the
+same text always has the same vector.
 """
 import hashlib
 import math
@@ -19,7 +19,7 @@ DIMENSIONS = 64
 
 
 class Text(HTMLParser):
-    """Everything a reader of the page sees."""
+    """Collects all text that a reader of the page sees."""
 
     def __init__(self, html):
         super().__init__()
@@ -43,7 +43,7 @@ def extract_text(upload_id, html):
 
 
 def chunk(upload_id, text):
-    """Pieces of whole words, none longer than CHUNK_CHARACTERS unless one word is."""
+    """Splits a text into pieces of whole words; a piece has at most CHUNK_CHARACTERS, unless a single word is longer."""
     chunks, current = [], ""
     for word in text.split():
         if current and len(current) + 1 + len(word) > CHUNK_CHARACTERS:

@@ -1,4 +1,4 @@
-"""Looks at a picture that is read from an address: a file, or what a bucket has signed."""
+"""Reads format and size of a picture from an address: a file, or a signed address of a bucket."""
 import hashlib
 import struct
 import urllib.request
@@ -7,7 +7,7 @@ HEAD = 64 << 10
 
 
 def read(url):
-    """The first bytes, how many there are, and their hash; never the whole picture in memory."""
+    """The first bytes, the size and the hash, without keeping the whole picture in memory."""
     head, size, digest = b"", 0, hashlib.sha256()
     with urllib.request.urlopen(url, timeout=60) as picture:
         while part := picture.read(HEAD):
@@ -18,7 +18,7 @@ def read(url):
 
 
 def measured(head):
-    """Format, width and height; None where the head does not say them."""
+    """Format, width and height; None if the first bytes do not contain them."""
     try:
         if head.startswith(b"\x89PNG\r\n\x1a\n"):
             return "png", *struct.unpack_from(">II", head, 16)
@@ -32,7 +32,7 @@ def measured(head):
 
 
 def frame(head):
-    """The first frame of a JPEG says its height, then its width."""
+    """The first frame header of a JPEG has the height, then the width."""
     at = 2
     while True:
         (marker,) = struct.unpack_from("B", head, at + 1)

@@ -1,4 +1,4 @@
-"""The sample notice board as a small web server, for places where `taskgate dev` does not serve it.
+"""The sample notice board as a small web server, for use without `taskgate dev`, which serves one too.
 
     python sample_site.py [port]       # then SAMPLE_SITE_URL=http://127.0.0.1:PORT/sample-site
 """

@@ -1,4 +1,4 @@
-"""The sample tasks, in plain Celery: nothing here knows that taskgate exists.
+"""The sample tasks, in plain Celery: no code here knows about taskgate.
 
     celery -A tasks worker -l INFO -Q celery,crawl,document_processing,image_analysis
 """
@@ -17,7 +17,7 @@ app.config_from_object("celeryconfig")
 
 @app.task(bind=True)
 def college_crawl_task(self, category_name):
-    """Reads every list page of one category and remembers the notices that are new."""
+    """Reads every list page of a category and stores the notices that are new."""
     started = time.monotonic()
     total_items = saved_items = 0
     for page in crawl.pages(category_name):
@@ -37,7 +37,7 @@ def college_crawl_task(self, category_name):
 
 @app.task(bind=True)
 def process_document(self, upload_id):
-    """Takes a document through its five stages and tells at which one it is."""
+    """Processes a document in five stages and reports each stage."""
     value = upload_id
     for number, (name, stage) in enumerate(document.STAGES, start=1):
         self.update_state(state="PROGRESS", meta={
@@ -49,7 +49,7 @@ def process_document(self, upload_id):
 
 @app.task(bind=True)
 def analyze_image(self, url, name):
-    """Looks at an uploaded picture; `url` is where it can be read."""
+    """Reads format and size of an uploaded picture from `url`."""
     self.update_state(state="PROGRESS", meta={"progress": 1, "total": 2, "message": "read"})
     head, size, digest = image.read(url)
     self.update_state(state="PROGRESS", meta={"progress": 2, "total": 2, "message": "measure"})
@@ -74,37 +74,37 @@ def sum_results(numbers):
 
 @app.task
 def reindex_notices(start, end):
-    """Puts the notices with these numbers into the search index again; a chunk of a larger range."""
+    """Indexes the notices with these numbers again; they are a chunk of a larger range."""
     return end - start
 
 
 @app.task
 def send_emails(emails):
-    """Sends one batch; the sample only counts."""
+    """Sends a batch of mail; the sample only counts them."""
     return len(emails)
 
 
 @app.task(bind=True)
 def request_info(self, *args, **kwargs):
-    """What the worker knows about this call."""
+    """Returns what the worker knows about this call."""
     names = ("id", "task", "retries", "args", "kwargs", "group", "root_id", "parent_id")
     return {name: getattr(self.request, name) for name in names}
 
 
 @app.task
 def daily_report():
-    """How many notices were saved."""
+    """Counts the saved notices."""
     return {"total_items": sum(crawl.saved().values())}
 
 
 @app.task
 def weekly_summary():
-    """How many notices were saved, by category."""
+    """Counts the saved notices by category."""
     categories = crawl.saved()
     return {"categories": categories, "total_items": sum(categories.values())}
 
 
 @app.task
 def cleanup_old_sessions(max_age_days=30):
-    """Removes the sessions that were not used for so many days."""
+    """Removes sessions that were not used for `max_age_days`."""
     return upkeep.clean_up(max_age_days)

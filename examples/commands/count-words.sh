@@ -1,9 +1,9 @@
 #!/bin/sh
-# A task in shell: counts the words of every file that a pattern names, and says how far it is.
+# A task in shell: counts the words of all files that match a pattern, and reports its progress.
 #
-# The call's positional arguments follow the command's own words. The whole call comes on standard input as one line of JSON,
+# The call's positional arguments follow the command's own arguments. Standard input has the whole call as one line of JSON,
 # {"id": …, "task": …, "retries": 0, "args": […], "kwargs": {…}}. A line {"progress": …} on standard output is a state that
-# watchers see at once; the last other line of JSON is the result. A status other than 0 is a failure, with the end of
+# watchers see at once; the last other line of JSON is the result. An exit status other than 0 is a failure, with the end of
 # standard error as its message.
 set -eu
 pattern=$1

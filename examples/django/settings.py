@@ -1,4 +1,4 @@
-"""The smallest project: no database, one app, the gateway as its Tasks backend."""
+"""A minimal project: no database, one app, and the gateway as the backend of its Tasks."""
 import os
 
 SECRET_KEY = "an example"

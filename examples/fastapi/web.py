@@ -1,6 +1,6 @@
-"""A shop's API: it answers at once, and the work runs in Celery workers.
+"""A shop's API that answers at once, while Celery workers do the work.
 
-It shows both ways: the client (`gate`), and the Celery application that goes through the gateway (`pack.s() | invoice.s()`).
+It shows both ways to submit: the client (`gate`), and Celery's own API, which goes through the gateway (`pack.s() | invoice.s()`).
 """
 import json
 import os
@@ -37,14 +37,14 @@ async def index():
 
 @app.post("/orders", status_code=202)
 async def order(order: Order):
-    """When this answers, the order is on disk, whether Redis is up or not."""
+    """When this returns, the order is on disk, whether Redis is up or not."""
     task = await gate.submit("shop.pack", order.item, order.quantity, options={"queue": "shop", "labels": {"item": order.item}})
     return {"id": task.id}
 
 
 @app.post("/paid-orders", status_code=202)
 def paid_order(order: Order, price: float):
-    """A canvas in Celery's own words."""
+    """A canvas, submitted with Celery's own API."""
     result = (pack.s(order.item, order.quantity) | invoice.s(price)).delay()
     return {"id": result.id}
 
@@ -60,7 +60,7 @@ async def status(order_id: str):
 
 @app.get("/orders/{order_id}/events")
 async def events(order_id: str):
-    """For an EventSource in the page; a connection to the gateway that breaks is resumed by the client."""
+    """Serves an EventSource in the page. If the connection to the gateway breaks, the client resumes it."""
 
     async def lines():
         async for event in gate.stream(order_id):

@@ -1,4 +1,4 @@
-"""The Celery application: the same module for the worker and for those who call its tasks."""
+"""The Celery application, used by the worker and by the programs that call its tasks."""
 import os
 import time
 
@@ -9,13 +9,13 @@ import taskgate
 app = Celery("shop", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ["CELERY_RESULT_BACKEND"])
 app.conf.task_default_queue = "shop"
 
-# The one line: `.delay()` below goes through the gateway. In the worker itself it changes nothing.
+# With this line, `.delay()` goes through the gateway. In the worker it changes nothing.
 taskgate.install(app, url=os.environ["TASKGATE_URL"], fallback="broker")
 
 
 @app.task(name="shop.pack", bind=True)
 def pack(self, item: str, quantity: int) -> dict:
-    """Packs an order, piece by piece."""
+    """Packs an order, item by item."""
     for piece in range(1, quantity + 1):
         self.update_state(state="PROGRESS", meta={"progress": piece, "total": quantity, "message": f"packed {item} {piece}"})
         time.sleep(0.1)
@@ -24,5 +24,5 @@ def pack(self, item: str, quantity: int) -> dict:
 
 @app.task(name="shop.invoice")
 def invoice(packed: dict, price: float) -> float:
-    """What the order costs."""
+    """Computes the price of the order."""
     return round(packed["pieces"] * price, 2)

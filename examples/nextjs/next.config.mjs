@@ -1,2 +1,2 @@
-/** The client is used from its folder in this repository, which lies outside of the example's. */
+/** The client is used from its folder in this repository, which is outside of the example's folder. */
 export default { turbopack: { root: new URL("../..", import.meta.url).pathname } };

@@ -1,4 +1,4 @@
-/** The gateway as the server's code sees it. The token stays here: the browser talks to our own routes. */
+/** The client for the server's code. The token stays on the server, because the browser talks to our own routes. */
 import { Client } from "taskgate";
 
 const { TASKGATE_URL, TASKGATE_TOKEN } = process.env;

@@ -1,4 +1,4 @@
-// The routes as Next.js calls them, without Next.js: they are functions of Request and Response. ROUTES is where they were compiled to.
+// Tests the routes without Next.js, which calls them as functions from Request to Response. ROUTES is the folder of the compiled routes.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 

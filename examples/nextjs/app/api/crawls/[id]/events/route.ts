@@ -1,4 +1,4 @@
-/** The crawl's events for the page's EventSource, which comes back with `Last-Event-ID` by itself. */
+/** The crawl's events for the page's EventSource, which reconnects by itself with `Last-Event-ID`. */
 import { gate } from "../../../../../lib/gate";
 
 export async function GET(request: Request, { params }: { params: Promise<{ id: string }> }): Promise<Response> {
