@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Makes what documents repeat of the code: docs/reference, and the index of decisions.
+"""Generates docs/reference from the code, and the index of decisions.
 
     .ci/reference.py            writes the pages (make reference)
     .ci/reference.py --check    fails when a page is not current
 
-A key, metric or problem cannot be without its line, and a line cannot tell of what is gone. The script also fails when something has
-nothing to say: a key without a comment that tells what it means, a metric without help, a top key without a section.
+So every key, metric and problem has a line, and no line describes something that was removed. The script also fails if a description is
+missing: a key without a comment, a metric without help, a top key without a section.
 """
 
 import re

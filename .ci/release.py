@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What a release needs to know of its version.
+"""Checks a release's version and prints its notes.
 
     .ci/release.py version TAG      checks that TAG, Cargo.toml, the chart, the clients and the changelog agree; prints version=X.Y.Z
     .ci/release.py notes VERSION    prints the changelog's section about VERSION
 
-The version is said in several places; a release stops when one of them says something else.
+The version is written in several places; a release stops if they differ.
 """
 
 import re
@@ -23,7 +23,7 @@ def first(path: str, pattern: str) -> str:
 
 
 def places() -> dict[str, str]:
-    """Every place that says the version."""
+    """Every place that contains the version."""
     return {
         "Cargo.toml, package.version": first("Cargo.toml", r'^version = "(.+)"$'),
         "deploy/helm/taskgate/Chart.yaml, version": first("deploy/helm/taskgate/Chart.yaml", r"^version: (.+)$"),

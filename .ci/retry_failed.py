@@ -11,7 +11,7 @@ passes when it is run again lets the run pass, and is named in the last lines be
 
 The run fails when a test fails three times, when a test program ends without a result (a crash says nothing about the tests that
 did not run), when COMMAND fails for another reason (it did not compile), when no test ran, or when more than MOST_RETRIES tests
-failed: so many do not fail by accident.
+failed: that many do not fail by chance.
 """
 
 import os
@@ -38,7 +38,7 @@ class Failure:
 
 @dataclass
 class Report:
-    """What `cargo test` says, which runs several test programs. Feed it every line, in order."""
+    """Reads the output of `cargo test`, which runs several test programs. Feed it every line, in order."""
 
     passed: int = 0
     failed: int = 0
