@@ -25,8 +25,8 @@ fn pooled(config: &Config, hears: bool) -> Option<Finding> {
     let text = match &config.database.direct_url {
         _ if hears => return None,
         None => {
-            "database.url leads to a connection pooler, such as PgBouncer: everything works, and each replica looks every second for \
-             what another one wrote; set database.direct_url to the server itself, and it is heard of at once"
+            "database.url leads to a connection pooler, such as PgBouncer: everything works, but each replica polls every second for \
+             the commits of other replicas; set database.direct_url to the server's own address to be notified of them at once"
         }
         Some(_) => {
             "database.direct_url leads to a connection pooler too: write the address of the PostgreSQL server itself"

@@ -229,12 +229,12 @@ pub async fn end(ledger: &SharedLedger, task: &Task) -> Result<Vec<Event>, ledge
 
 /// The sentence about such a task, with the last error that its last worker reported.
 fn words(task: &Task, count: u32) -> String {
-    let worker = task.worker.as_deref().unwrap_or("a worker that was not heard");
+    let worker = task.worker.as_deref().unwrap_or("an unknown worker");
     let said = match &task.failure {
-        Some(failure) => format!("which said {}: {}", failure.kind, failure.message),
-        None => "which ended with it, or gave it back, without a word".to_owned(),
+        Some(failure) => format!("which reported {}: {}", failure.kind, failure.message),
+        None => "which died with it, or gave it back, without reporting an error".to_owned(),
     };
-    format!("it was delivered {count} times and did not end; the last to have it was {worker}, {said}")
+    format!("it was delivered {count} times and did not end; the last worker that had it was {worker}, {said}")
 }
 
 #[cfg(test)]

@@ -292,9 +292,9 @@ impl Gateway {
         evidence.insert("heartbeat_age_seconds".into(), json!(heartbeat));
         evidence.insert("worker_online".into(), json!(worker.as_ref().map(|worker| is_online(worker, now))));
         let last = match (&worker, heartbeat) {
-            (Some(worker), Some(age)) if is_online(worker, now) => format!("heard of {age:.0} s ago"),
-            (Some(_), Some(age)) => format!("not heard of for {age:.0} s"),
-            _ => "of which nothing is known".to_owned(),
+            (Some(worker), Some(age)) if is_online(worker, now) => format!("seen {age:.0} s ago"),
+            (Some(_), Some(age)) => format!("not seen for {age:.0} s"),
+            _ => "unknown to the ledger".to_owned(),
         };
         let secs = |at: Option<Time>| now.since(at.unwrap_or(task.submitted_at)).as_secs();
         Ok(match task.phase {

@@ -73,7 +73,7 @@ async fn explains_every_phase(mut scene: Scene) {
     let evidence = scene.says(&retrying, "retrying", "Attempt 1 failed on w1@test").await;
     assert!(evidence["heartbeat_age_seconds"].is_number(), "{evidence}");
     let running = scene.submit(json!({"task": "demo.sleep", "args": [600]})).await;
-    let evidence = scene.says(&running, "running", "s on w1@test (heard of").await;
+    let evidence = scene.says(&running, "running", "s on w1@test (seen").await;
     assert_eq!((&evidence["worker"], &evidence["worker_online"]), (&json!("w1@test"), &json!(true)), "{evidence}");
     let mut behind = Vec::new();
     for _ in 0..10 {

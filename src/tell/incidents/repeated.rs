@@ -31,13 +31,13 @@ impl Lookout {
                 continue;
             }
             let name = task.name.as_deref().unwrap_or("a task");
-            let worker = task.worker.as_deref().unwrap_or("a worker that was not heard");
+            let worker = task.worker.as_deref().unwrap_or("an unknown worker");
             found.push(Incident {
                 kind: Kind::RepeatedDelivery,
                 subject: task.id.to_string(),
                 since: self.repeated.get(&task.id).copied().unwrap_or(now),
                 detail: format!(
-                    "{name} was delivered {} times and has not ended: it may end its workers, the last is {worker}; \
+                    "{name} was delivered {} times and has not ended; it may crash its workers, the last of which was {worker}; \
                      recovery.max_deliveries ends it",
                     task.delivery
                 ),
