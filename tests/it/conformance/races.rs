@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use celery::task::{Phase, TaskId};
-use ledger::{Carrier, Outgoing, Submission};
+use ledger::{Carrier, News, Outgoing, Submission};
 use sqlx::{Connection, PgConnection};
 
-use super::fixture::{Fixture, after, alone, event, new_id, task};
+use super::fixture::{Fixture, after, alone, event, failure, new_id, task};
 use crate::harness::eventually;
 use crate::harness::postgres::query;
 
@@ -20,6 +20,9 @@ impl Carrier for Broker {
         batch.iter().map(|outgoing| outgoing.no).collect()
     }
 }
+
+const WAITS: &str =
+    "select count(*) > 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
 
 /// As another replica would write it that received the news first.
 const RECEIVED: &str = "update taskgate.flight set phase = 'received', seq = seq + 1, worker = 'w', at_worker = true, received_at = queued_at";
@@ -35,14 +38,48 @@ async fn a_step_that_waited_for_another_replicas_step_comes_after_it() {
 
     let (ledger, news) = (fixture.ledger.clone(), event(&id, Phase::Running, 3));
     let ours = tokio::spawn(async move { ledger.learn(&[news], true).await });
-    let waits =
-        "select count(*) > 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-    eventually("our step waits for the row", async || (query(&fixture.url, waits) == "t").then_some(())).await;
+    eventually("our step waits for the row", async || (query(&fixture.url, WAITS) == "t").then_some(())).await;
     step.commit().await.unwrap();
 
     let events = ours.await.unwrap().unwrap();
     assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [4], "what was remembered of it is not used");
     assert_eq!((fixture.task(&id).await.seq, fixture.phase(&id).await), (4, Phase::Running));
+}
+
+/// As another replica would write it that heard of the end first: of a task with a long history, which goes on in a piece of its own.
+const ENDED: &str = "with gone as (delete from taskgate.flight returning *), \
+     piece as (insert into taskgate.history (task_no, last_seq, events) select task_no, seq, history from gone where history is not null) \
+     insert into taskgate.ended (task_no, queued_at, finished_at, seq, delivery, retries, corrected, dead, phase) \
+     select task_no, queued_at, queued_at, seq + 1, delivery, retries, false, false, 'revoked' from gone";
+
+/// The recorder and whoever settles a sleep write its end at the same time: the second one finds the end of the first.
+async fn both_write_the_end(history: &str) {
+    let fixture = Fixture::postgres().await;
+    let id = new_id();
+    fixture.queue(&id).await;
+    query(&fixture.url, &format!("update taskgate.flight set history = {history}"));
+    let mut other = PgConnection::connect(&fixture.url).await.unwrap();
+    let mut end = other.begin().await.unwrap();
+    sqlx::query(ENDED).execute(&mut *end).await.unwrap();
+
+    let news = News { failure: Some(failure("ValueError", "late")), ..event(&id, Phase::Failed, 3) };
+    let ledger = fixture.ledger.clone();
+    let ours = tokio::spawn(async move { ledger.learn(&[news], true).await });
+    eventually("our end waits for the row", async || (query(&fixture.url, WAITS) == "t").then_some(())).await;
+    end.commit().await.unwrap();
+
+    ours.await.unwrap().expect("the news is not refused");
+    assert_eq!(query(&fixture.url, "select count(*) from taskgate.ended"), "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_another_writer_has_recorded_meanwhile_is_not_refused() {
+    both_write_the_end("null").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_another_writer_has_recorded_meanwhile_with_a_long_history_is_not_refused() {
+    both_write_the_end("(select string_agg(events, '') from taskgate.feed, generate_series(1, 100))").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -28,6 +28,8 @@ statements! {
     /// are not loaded for a transition. A long history goes on in a piece of its own. Each row is looked up by its number and then changed
     /// at its place, whatever the planner believes of the table's size: a row that has moved is another transaction's, and not counted. The
     /// transaction that wrote it is compared too, because PostgreSQL before November 2025 follows such a row without looking at its place again.
+    /// Only rows that were really changed or removed go on into `history` and `ended`: if another transaction has ended the task meanwhile, its
+    /// row is there already.
     TRANSITION = "with n as materialized (select n.*, f.* from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], \
          $5::int[], $6::int[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::float8[], $13::bool[], \
          $14::text[], $15::text[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::text[], $21::text[], $22::smallint[], \
@@ -37,8 +39,6 @@ statements! {
          f.queued_at as old_queued_at, f.progress as old_progress, f.children as old_children, f.history as old_history \
          from taskgate.flight f where f.task_no = n.task_no \
          and (n.assumed is null or (f.seq = n.assumed and f.revoke_requested_at is null)) offset 0) f), \
-         piece as (insert into taskgate.history (task_no, last_seq, events) select n.task_no, n.old_seq, n.old_history \
-         from n where octet_length(n.old_history) > 2000), \
          moved as (update taskgate.flight f set phase = n.phase, status = n.status, seq = n.seq, delivery = n.delivery, \
          retries = n.retries, worker = n.worker, \
          queued_at = case when n.assumed is null then n.queued_at else coalesce(n.queued_at, n.old_queued_at) end, \
@@ -50,8 +50,11 @@ statements! {
          traceback = case when n.outcome then n.traceback else f.traceback end, \
          history = case when octet_length(n.old_history) > 2000 then n.events when n.old_history is null and n.is_plain then null \
          else coalesce(n.old_history, n.derived, '') || n.events end \
-         from n where f.ctid = n.place and f.xmin = n.version and n.move = 0 returning 1), \
-         gone as (delete from taskgate.flight f using n where f.ctid = n.place and f.xmin = n.version and n.move = 1 returning 1), \
+         from n where f.ctid = n.place and f.xmin = n.version and n.move = 0 returning n.task_no, n.old_seq, n.old_history), \
+         gone as (delete from taskgate.flight f using n where f.ctid = n.place and f.xmin = n.version and n.move = 1 returning n.*), \
+         piece as (insert into taskgate.history (task_no, last_seq, events) select d.task_no, d.old_seq, d.old_history \
+         from (select m.task_no, m.old_seq, m.old_history from moved m union all select g.task_no, g.old_seq, g.old_history from gone g) d \
+         where octet_length(d.old_history) > 2000), \
          over as (insert into taskgate.ended (task_no, queued_at, received_at, started_at, finished_at, revoke_requested_at, runtime, \
          seq, delivery, retries, corrected, dead, phase, status, worker, reason, retried_as, failure_type, failure_message, traceback, \
          progress, children, history, result) select n.task_no, \
@@ -61,7 +64,7 @@ statements! {
          coalesce(n.progress, n.old_progress), coalesce(n.children, n.old_children), \
          case when octet_length(n.old_history) > 2000 then n.events when n.old_history is null and n.is_plain then null \
          else coalesce(n.old_history, n.derived, '') || n.events end, n.result \
-         from n where n.move = 1), \
+         from gone n), \
          let_go as (delete from taskgate.gate_hold where task_no = any($25::bigint[])), \
          taken as (delete from taskgate.window_slot where task_no = any($34::bigint[])), \
          freed as (delete from taskgate.unique_key where task_id = any($26::text[]) and expires_at = 9223372036854775807), \
