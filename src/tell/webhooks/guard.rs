@@ -3,11 +3,12 @@
 //! A name is judged by the addresses that it resolves to, and the connection goes to exactly these, so a name that resolves
 //! differently a moment later is no way around the check. Redirects are not followed.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::sync::Semaphore;
 
 use crate::config;
 
@@ -40,6 +41,8 @@ const OTHER_PORTS: [u16; 24] = [
 ];
 /// Timeout of the DNS lookup at registration; without an answer the name is accepted.
 const LOOKUP: Duration = Duration::from_secs(2);
+/// The system's look-ups at a time: each has a thread until it ends, and nothing can stop one.
+static LOOKUPS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(8)));
 
 /// Judges a URL when it is registered: its address, port and zone, and what its name resolves to now. A name that does not resolve now
 /// may resolve later, and is judged again at each connection.
@@ -61,15 +64,28 @@ pub async fn judge(config: &config::Webhooks, url: &str) -> Result<(), String> {
     if !is_named && is_this_machine(&host) {
         return Err(format!("{host} is this machine; webhooks.allow or webhooks.allow_private permits it"));
     }
-    let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host(format!("{host}:{port}"))).await;
-    let Ok(Ok(found)) = found else { return Ok(()) };
-    let addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    let Some(addresses) = addresses_of(&host, port).await else { return Ok(()) };
     match addresses.first() {
         Some(first) if !addresses.iter().any(|address| is_allowed(config, &host, *address)) => {
             Err(Refused { host, address: *first }.to_string())
         }
         _ => Ok(()),
     }
+}
+
+/// The addresses of a host. `None` if the name is unknown, or the system does not answer in time.
+async fn addresses_of(host: &str, port: u16) -> Option<Vec<IpAddr>> {
+    let place = (host.to_owned(), port);
+    let looking = async {
+        let permit = Arc::clone(&LOOKUPS).acquire_owned().await.ok()?;
+        let asked = tokio::task::spawn_blocking(move || {
+            // Held until the look-up ends, which may be long after the timeout.
+            let _permit = permit;
+            place.to_socket_addrs().map(|all| all.map(|address| address.ip()).collect())
+        });
+        asked.await.ok()?.ok()
+    };
+    tokio::time::timeout(LOOKUP, looking).await.ok().flatten()
 }
 
 /// Whether a name always means loopback, whatever a name server says (RFC 6761).

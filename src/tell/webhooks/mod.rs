@@ -15,10 +15,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -131,7 +129,8 @@ impl Webhooks {
     /// Sends due deliveries.
     async fn dispatch(&self, stop: CancellationToken) {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
-        let mut flights: FuturesUnordered<BoxFuture<'static, String>> = FuturesUnordered::new();
+        // Tasks of their own: a flight that waits for a connection of the ledger must go on while this loop waits for one itself.
+        let mut flights: JoinSet<String> = JoinSet::new();
         let mut targets: HashMap<String, usize> = HashMap::new();
         while !stop.is_cancelled() {
             let wait = match self.claim(&targets, flights.len()).await {
@@ -140,7 +139,7 @@ impl Webhooks {
                     let wait = if claimed.is_empty() { self.until_due().await } else { Duration::ZERO };
                     for delivery in claimed {
                         *targets.entry(delivery.target.clone()).or_default() += 1;
-                        flights.push(Box::pin(fly(Arc::clone(&self.sender), delivery)));
+                        flights.spawn(fly(Arc::clone(&self.sender), delivery));
                     }
                     wait
                 }
@@ -152,12 +151,12 @@ impl Webhooks {
             let is_full = flights.len() >= self.config.concurrency;
             tokio::select! {
                 () = stop.cancelled() => {}
-                Some(target) = flights.next(), if !flights.is_empty() => landed(&mut targets, &target),
+                Some(flown) = flights.join_next() => landed(&mut targets, &flown.expect("a delivery does not panic")),
                 () = self.wake.0.notified(), if !is_full => {}
                 () = tokio::time::sleep(wait), if !is_full => {}
             }
         }
-        let _ = tokio::time::timeout(GRACE, async { while flights.next().await.is_some() {} }).await;
+        let _ = tokio::time::timeout(GRACE, async { while flights.join_next().await.is_some() {} }).await;
     }
 
     async fn claim(&self, targets: &HashMap<String, usize>, flying: usize) -> Result<Vec<Delivery>, Error> {

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::receiver::{Receiver, SECRET};
 use super::shared;
 use crate::harness::environment::{Harness, Options};
 use crate::harness::wait::{DEADLINE, within};
-use crate::harness::{Http, eventually, postgres};
+use crate::harness::{Gateway, Http, Redis, RedisOptions, eventually, ports, postgres};
 
 /// Registers `receiver` for tasks of `name`; answers with the webhook.
 async fn register(http: &Http, receiver: &Receiver, on: &[&str], label: &str) -> Value {
@@ -199,4 +200,23 @@ async fn after_kills_each_recorded_event_was_told_and_nothing_else() {
     assert!(receiver.received().iter().all(|one| one.is_signed_with(SECRET)));
     let rows = recorded("select count(*) from taskgate.webhook_delivery where endpoint_id = 'catalog'");
     assert_eq!(rows, "180");
+}
+
+/// SQLite has one connection that writes, which submissions and deliveries share.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_that_fail_delay_no_submission_on_sqlite() {
+    let (redis, folder) = (Redis::start(RedisOptions::default()), tempfile::tempdir().expect("a folder"));
+    let database = format!("sqlite://{}", folder.path().join("ledger.db").display());
+    let config = "webhooks.allow_private = true\nsubmit.allow = ['*']";
+    let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), config);
+    let http = gateway.http();
+    for url in [format!("http://127.0.0.1:{}/x", ports::free()), "https://nobody.invalid/x".to_owned()] {
+        http.post("/v1/webhooks", &json!({"url": url, "on": ["*"]})).await.expect(201);
+    }
+    let call = json!({"task": "demo.add", "args": [1, 2], "queue": "nobody"});
+    for burst in 0..6 {
+        let answers = join_all((0..12).map(|_| http.post("/v1/tasks", &call))).await;
+        let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+        assert_eq!(statuses, [202; 12], "burst {burst}");
+    }
 }
