@@ -31,9 +31,12 @@ fn is_seen(members: &Map<String, Value>, visibility: &Visibility) -> bool {
     name.is_none_or(|name| name.starts_with("celery.") || pause::is_pause(name) || visibility.sees(Some(name)))
 }
 
-/// The body with each signature that the caller may not see replaced by `{"hidden": true}`.
+/// The body with each signature that the caller may not see replaced by `{"hidden": true}`. A limited caller sees nothing of a body that
+/// cannot be read.
 pub fn without_foreign(body: &str, visibility: &Visibility) -> String {
-    let Ok(Value::Array(mut parts)) = serde_json::from_str(body) else { return body.to_owned() };
+    let Ok(Value::Array(mut parts)) = serde_json::from_str(body) else {
+        return if visibility.is_limited() { r#"{"hidden": true}"#.to_owned() } else { body.to_owned() };
+    };
     if let Some(embed) = parts.get_mut(EMBED) {
         hide(embed, visibility);
     }
@@ -69,5 +72,8 @@ mod tests {
         let composed =
             r#"[[], {}, {"callbacks": [{"task": "celery.group", "kwargs": {"tasks": [{"task": "theirs"}]}}]}]"#;
         assert!(has_foreign(composed, &visibility));
+        let unreadable = r#"[[1e400], {}, {"chain": [{"task": "theirs"}]}]"#;
+        assert_eq!(without_foreign(unreadable, &visibility), r#"{"hidden": true}"#);
+        assert_eq!(without_foreign(unreadable, &Visibility::default()), unreadable);
     }
 }

@@ -215,13 +215,17 @@ impl Gateway {
                 format!("It waits for {name} ({}), which is {}.", first.task.id, first.task.phase)
             }
             Some(_) => format!("It waits for {} of {} predecessors in its canvas.", open.len(), before.len()),
-            None if let Some(blocker) = ignored => format!(
+            None if let Some(blocker) = ignored.filter(|step| visibility.sees(step.task.name.as_deref())) => format!(
                 "{} ({}) was ignored, so the body of its chord waits for its real end, as in Celery; \
                  POST /v1/tasks/{}/resolve decides what becomes of it.",
                 blocker.task.name.as_deref().unwrap_or("A task"),
                 blocker.task.id,
                 task.id
             ),
+            None if ignored.is_some() => {
+                "A task before it was ignored, so the body of its chord waits for that task's real end, as in Celery."
+                    .to_owned()
+            }
             None => "All its predecessors have ended; a worker is about to send it.".to_owned(),
         })
     }

@@ -1,6 +1,7 @@
 //! Pages of the ledger's contents: tasks, dead letters, schedules, webhooks, and the events of a task.
 
 use super::Gateway;
+use crate::guard::tokens::Visibility;
 use celery::task::TaskId;
 use ledger::{Cursor, Endpoint, Error, Event, Filter, Page, PoolUse, Schedule, Task};
 
@@ -8,6 +9,8 @@ use ledger::{Cursor, Endpoint, Error, Event, Filter, Page, PoolUse, Schedule, Ta
 const MAX_EVENTS: usize = 10_000;
 /// Maximum number of task names in a list.
 const MOST_NAMES: i64 = 10_000;
+/// Schedules read at once for a caller who sees only some of them.
+const SCHEDULES_PAGE: i64 = 500;
 /// Events read at once.
 const EVENTS_PAGE: i64 = 500;
 
@@ -27,9 +30,26 @@ impl Gateway {
         self.ledger.tasks(&Filter { dead_letters: true, ..filter }, page).await
     }
 
-    /// At most `limit` schedules by name, after the one of this name, and whether there are more.
-    pub async fn schedules(&self, after: Option<&str>, limit: i64) -> Result<(Vec<Schedule>, bool), Error> {
-        Ok(page_of(self.ledger.schedules(after, limit + 1).await?, limit))
+    /// At most `limit` schedules by name that the caller sees, after the one of this name, and whether there are more.
+    pub async fn schedules(
+        &self,
+        visibility: &Visibility,
+        mut after: Option<String>,
+        limit: i64,
+    ) -> Result<(Vec<Schedule>, bool), Error> {
+        let (most, mut seen) = (usize::try_from(limit).unwrap_or_default(), Vec::new());
+        // A page never ends at a schedule that the caller does not see: its name would be in the cursor.
+        let size = if visibility.is_limited() { SCHEDULES_PAGE } else { limit + 1 };
+        while seen.len() <= most {
+            let page = self.ledger.schedules(after.as_deref(), size).await?;
+            let is_last = page.len() < usize::try_from(size).unwrap_or_default();
+            after = page.last().map(|last| last.name.clone());
+            seen.extend(page.into_iter().filter(|schedule| self.sees_schedule(visibility, schedule)));
+            if is_last {
+                break;
+            }
+        }
+        Ok(page_of(seen, limit))
     }
 
     /// At most `limit` webhooks by id, after this one, and whether there are more.

@@ -3,6 +3,8 @@
 //! An edit names the version that it is based on (`If-Match`); without it the edit applies to the newest version. An edit never moves a
 //! schedule back before a tick that was fired.
 
+use std::sync::Arc;
+
 use super::Gateway;
 use super::admission::foreign_name;
 use super::submit::SubmitError;
@@ -11,6 +13,7 @@ use crate::guard::tokens::Visibility;
 use celery::task::{Invalid, Signature};
 use ledger::{Created, Cursor, Edit, Page, Run, Schedule};
 use runtime::clock::{self, Time};
+use runtime::heavy;
 use schedule::definition::{Definition, check_name};
 use schedule::document::{self, Document};
 
@@ -80,14 +83,14 @@ impl Precondition {
 impl Gateway {
     /// Creates a schedule; the document contains its `name`. A repeated request with the same `key` gets the same row.
     pub async fn create_schedule(
-        &self,
+        self: &Arc<Self>,
         visibility: &Visibility,
         text: &str,
         key: Option<&str>,
     ) -> Result<Written, ScheduleError> {
         let document = Document::parse(text).map_err(ScheduleError::Invalid)?;
         let name = named(&document)?;
-        let definition = self.read_definition(visibility, &document, true)?;
+        let definition = self.judged(visibility, &document, true).await?;
         self.check_free(visibility, &name).await?;
         let mut schedule =
             owned(new_schedule(&visibility.own_name(&name), &document, &definition, clock::now()), visibility);
@@ -118,7 +121,7 @@ impl Gateway {
 
     /// Replaces the whole schedule, or creates it.
     pub async fn put_schedule(
-        &self,
+        self: &Arc<Self>,
         visibility: &Visibility,
         name: &str,
         text: &str,
@@ -129,7 +132,7 @@ impl Gateway {
         if self.meet_schedule(visibility, name).await?.is_none() {
             precondition.check(None)?;
             check_name(name).map_err(|detail| invalid("/name", detail))?;
-            let definition = self.read_definition(visibility, &document, true)?;
+            let definition = self.judged(visibility, &document, true).await?;
             let schedule =
                 owned(new_schedule(&visibility.own_name(name), &document, &definition, clock::now()), visibility);
             if self.ledger.create_schedule(&schedule, false).await? == Created::Done {
@@ -143,7 +146,7 @@ impl Gateway {
 
     /// Merges a patch (RFC 7396) into the schedule.
     pub async fn patch_schedule(
-        &self,
+        self: &Arc<Self>,
         visibility: &Visibility,
         name: &str,
         patch: &str,
@@ -159,7 +162,7 @@ impl Gateway {
     }
 
     pub async fn pause_schedule(
-        &self,
+        self: &Arc<Self>,
         visibility: &Visibility,
         name: &str,
         paused: bool,
@@ -259,6 +262,18 @@ impl Gateway {
         Ok(self.ledger.runs(&schedule.id, page).await?)
     }
 
+    /// As [`Gateway::read_definition`]; a large document is read off the threads that answer other requests.
+    async fn judged(
+        self: &Arc<Self>,
+        visibility: &Visibility,
+        document: &Document,
+        is_new: bool,
+    ) -> Result<Definition, ScheduleError> {
+        let (gateway, visibility, document) = (Arc::clone(self), visibility.clone(), document.clone());
+        let bytes = document.rest.get().len();
+        heavy::run(bytes, move || gateway.read_definition(&visibility, &document, is_new)).await
+    }
+
     /// Parses a client's document. The time of a new one-time schedule must be in the future.
     fn read_definition(
         &self,
@@ -299,7 +314,7 @@ impl Gateway {
     }
 
     async fn edit(
-        &self,
+        self: &Arc<Self>,
         visibility: &Visibility,
         name: &str,
         precondition: &Precondition,
@@ -310,7 +325,11 @@ impl Gateway {
             precondition.check(Some(&current))?;
             let document = change(&current)?;
             let is_new = document.rest.get() != current.document.get();
-            let definition = self.read_definition(visibility, &document, is_new)?;
+            let definition = self.judged(visibility, &document, is_new).await?;
+            if is_new {
+                let before = self.stored_definition(&current).ok();
+                check_keys(visibility, &current, before.as_ref(), &definition)?;
+            }
             let edit = self.edited(&current, document, &definition);
             if let Some(version) = self.ledger.edit_schedule(&current.id, &edit).await? {
                 self.beat.nudge();
@@ -354,6 +373,28 @@ fn applied(current: Schedule, edit: Edit, version: i64) -> Schedule {
         next: edit.next,
         ..current
     }
+}
+
+/// Keys of a schedule belong to the namespace in which it was created, so a caller of another one may not write new ones.
+fn check_keys(
+    visibility: &Visibility,
+    current: &Schedule,
+    before: Option<&Definition>,
+    definition: &Definition,
+) -> Result<(), ScheduleError> {
+    let keys = |definition: &Definition| {
+        let call = &definition.submission;
+        let limits = call.limits.iter().map(|limit| limit.key.clone()).collect::<Vec<_>>();
+        (limits, call.unique.as_ref().map(|unique| unique.key.clone()), call.fair.as_ref().map(|fair| fair.key.clone()))
+    };
+    let now = keys(definition);
+    let has_new = now != before.map_or_else(Default::default, keys) && now != Default::default();
+    let is_foreign = visibility.namespace().is_some_and(|own| current.namespace.as_deref() != Some(own));
+    if has_new && is_foreign {
+        let detail = "has other keys in limits, unique or fair, and the schedule is of another namespace: create one of your own";
+        return Err(ScheduleError::Invalid(vec![Invalid { pointer: String::new(), detail: detail.to_owned() }]));
+    }
+    Ok(())
 }
 
 fn owned(schedule: Schedule, visibility: &Visibility) -> Schedule {

@@ -19,6 +19,8 @@ use runtime::clock::Time;
 
 /// Maximum number of rounds before the submission is refused.
 const ROUNDS: u32 = 5;
+/// When to try again if the key is held by a task that the caller may not see.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A submission that may have to replace another task.
 pub(super) struct Contest {
@@ -38,7 +40,7 @@ impl Contest {
 }
 
 impl Gateway {
-    /// Gives a call by name the unique key of its catalog entry, unless the call has its own.
+    /// Gives a call by name the unique key of its catalog entry, whatever key the call has.
     ///
     /// # Errors
     /// When such a task is inside a canvas, because a key is held by the whole submission, not by a step.
@@ -50,8 +52,8 @@ impl Gateway {
             && task.link.is_empty()
             && task.link_error.is_empty()
         {
-            if request.submission.unique.is_none() {
-                request.submission.unique = self.declared_unique(task);
+            if let Some(declared) = self.declared_unique(task) {
+                request.submission.unique = Some(declared);
             }
             return Ok(());
         }
@@ -74,6 +76,11 @@ impl Gateway {
         rows: Option<(ledger::Submission, Submitted)>,
         holder: TaskId,
     ) -> Result<Submitted, SubmitError> {
+        let is_answered = !matches!((contest.wish, &rows), (OnConflict::Replace, Some(_)));
+        if is_answered && contest.must_see && !self.sees(&contest.visibility, &holder).await? {
+            // Tokens of one namespace share keys, but not all of them see every task.
+            return Err(SubmitError::Limited { key: contest.key, retry_after: RETRY_AFTER });
+        }
         match (contest.wish, rows) {
             (OnConflict::Join, _) | (OnConflict::Replace, None) => self.joined(&holder).await,
             (OnConflict::Reject, _) => Err(SubmitError::KeyHeld { key: contest.key, holder, fought: false }),

@@ -1,5 +1,7 @@
 //! `/v1/schedules`: reads and changes the schedules of beat.
 
+use std::sync::Arc;
+
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderName, header};
 
@@ -16,6 +18,7 @@ use crate::edge::state::Edge;
 use crate::edge::view::{PreviewView, RunListView, RunView, schedule_path, schedule_text};
 use crate::usecase::schedules::{MOST_PREVIEWED, ScheduleError, tag};
 use ledger::Schedule;
+use runtime::heavy;
 
 const DEFAULT_PREVIEW: usize = 10;
 
@@ -33,11 +36,9 @@ pub async fn list_schedules(
     OriginalUri(uri): OriginalUri,
 ) -> Result<Page<ScheduleList>, Refused<(Query, ScheduleError)>> {
     let (limit, after) = name_page_query(&uri)?;
-    let (mut found, more) = edge.gateway.schedules(after.as_deref(), limit).await?;
-    let next = found.last().filter(|_| more).map(|last| cursor::write_name(&last.name));
-    // A page for a limited token may be short, even empty, and still have a next page.
     let visibility = caller.visibility();
-    found.retain(|schedule| edge.gateway.sees_schedule(&visibility, schedule));
+    let (found, more) = edge.gateway.schedules(&visibility, after, limit).await?;
+    let next = found.last().filter(|_| more).map(|last| cursor::write_name(&last.name));
     let shown: Vec<String> = found
         .iter()
         .map(|schedule| schedule_text(schedule, visibility.shown_name(&schedule.name), &edge.catalog))
@@ -234,7 +235,8 @@ pub async fn preview_document(
     JsonText(body): JsonText,
 ) -> Result<Answer<PreviewView>, Refused<(Query, Body, ScheduleError)>> {
     let count = count_query(&uri, DEFAULT_PREVIEW, MOST_PREVIEWED)?;
-    let ticks = edge.gateway.preview_document(&caller.visibility(), &body, count)?;
+    let (gateway, visibility) = (Arc::clone(&edge.gateway), caller.visibility());
+    let ticks = heavy::run(body.len(), move || gateway.preview_document(&visibility, &body, count)).await?;
     Ok(Answer::of(&PreviewView { ticks }))
 }
 

@@ -137,3 +137,33 @@ async fn names_and_keys_of_a_tenants_schedules_are_its_own() {
     call(&one, Method::GET, "/v1/schedules/nightly", &Value::Null).await.expect(200);
     call(&admin, Method::GET, "/v1/schedules/%40one%2Fnightly", &Value::Null).await.expect(200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_neither_reads_foreign_names_page_by_page_nor_writes_foreign_keys() {
+    let (redis, database) = (Redis::start(RedisOptions::default()), cluster().migrated_database());
+    let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), "auth = 'token'\nsubmit.allow = ['*']\n");
+    let token = |options: &[&str]| format!("Bearer {}", create(&database, options));
+    let admin = token(&["--name", "admin", "--scope", "admin"]);
+    let tenant = token(&["--name", "tenant", "--scope", "submit,read,control", "--tasks", "tenant.*"]);
+    let call = async |token: &str, method: Method, path: &str, body: &Value| {
+        let headers = [("authorization", token), ("content-type", "application/json")];
+        let body = (!body.is_null()).then(|| body.to_string().into_bytes());
+        gateway.http().send(method, path, &headers, body).await
+    };
+    let mut shared = json!({"name": "m-shared", "task": "tenant.work", "queue": "nobody", "every": 86_400});
+    call(&admin, Method::POST, "/v1/schedules", &shared).await.expect(201);
+    for name in ["a-secret", "z-secret"] {
+        let foreign = json!({"name": name, "task": "other.work", "queue": "nobody", "every": 86_400});
+        call(&admin, Method::POST, "/v1/schedules", &foreign).await.expect(201);
+    }
+    let page = call(&tenant, Method::GET, "/v1/schedules?limit=1", &Value::Null).await.expect(200);
+    assert_eq!(page["schedules"][0]["name"], "m-shared", "{page}");
+    assert!(page["next"].is_null(), "the next page would begin at a foreign name: {page}");
+
+    let keyed = json!({"limits": [{"key": "@victim/host", "max": 1}]});
+    let refused = call(&tenant, Method::PATCH, "/v1/schedules/m-shared", &keyed).await;
+    assert!(refused.text().contains("another namespace"), "{}: {}", refused.status, refused.text());
+    assert_eq!(refused.status, 422);
+    shared["every"] = json!(43_200);
+    call(&tenant, Method::PUT, "/v1/schedules/m-shared", &shared).await.expect(200);
+}
