@@ -187,7 +187,9 @@ impl Entry {
 
     fn check_fields(&self, body: &str, unknown: &BTreeSet<String>) -> Result<(), ResolveError> {
         let Some(schema) = &self.body else { return Ok(()) };
-        let value: Value = serde_json::from_str(body).expect("the body was written here");
+        // A value of a message may be valid JSON that this reader refuses: a number beyond 64 bits of floating point, or one nested too deeply.
+        let value: Value = serde_json::from_str(body)
+            .map_err(|error| ResolveError::invalid("", format!("cannot be read: {error}")))?;
         let is_known = |wrong: &Invalid| !field_of(&wrong.pointer).is_some_and(|field| unknown.contains(&field));
         let wrong: Vec<Invalid> = schema.check(&value).into_iter().filter(is_known).collect();
         if wrong.is_empty() { Ok(()) } else { Err(ResolveError::Invalid(wrong)) }

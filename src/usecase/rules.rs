@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::Gateway;
 use super::waits::broken_pause;
 use crate::catalog::{Admitted, Catalog, NamedCall};
@@ -22,6 +24,10 @@ pub(super) fn broken(catalog: &Catalog, learned: &Learned, submission: &Submissi
         }
         if pause::is_pause(task.task.as_str()) {
             found.extend(broken_pause(at, task, keep));
+            return;
+        }
+        if let Some(fault) = wrapped(catalog, at, task) {
+            found.push(fault);
             return;
         }
         if is_dag && !reads(task).is_empty() {
@@ -47,6 +53,38 @@ pub(super) fn broken(catalog: &Catalog, learned: &Learned, submission: &Submissi
         whole => walk(whole, "", false, &mut judge),
     }
     found
+}
+
+/// Celery's own tasks that run the signatures in their arguments. A worker would run them as they are, so an entry's rules would not hold.
+const WRAPPERS: [&str; 6] =
+    ["celery.map", "celery.starmap", "celery.chunks", "celery.group", "celery.chord", "celery.chain"];
+
+/// Refuses a task of Celery's that would run a task with rules.
+fn wrapped(catalog: &Catalog, at: &str, task: &TaskSignature) -> Option<Invalid> {
+    if !WRAPPERS.contains(&task.task.as_str()) {
+        return None;
+    }
+    let has_rules = |name: &str| catalog.entry(name).is_some_and(|entry| !entry.open);
+    let inside = |text: &str| match serde_json::from_str::<Value>(text) {
+        Ok(value) => named_in(&value).into_iter().find(|name| has_rules(name)),
+        Err(_) => Some("a task that cannot be read".to_owned()),
+    };
+    let name = inside(task.args.get()).or_else(|| inside(task.kwargs.get()))?;
+    let detail =
+        format!("runs {name}, which the catalog has rules for: submit it itself, or in a chain, group or chord");
+    Some(Invalid { pointer: format!("{at}/task"), detail })
+}
+
+/// The names of all signatures in a value, at any depth.
+fn named_in(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(members) => {
+            let own = members.get("task").and_then(Value::as_str).map(str::to_owned);
+            own.into_iter().chain(members.values().flat_map(named_in)).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(named_in).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Arguments that read results are checked when the results exist; values that are needed earlier must not depend on them.

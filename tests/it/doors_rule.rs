@@ -71,6 +71,13 @@ async fn the_shipped_example_refuses_by_name_what_its_endpoint_refuses() {
         ("/group", json!({"tasks": [good(), bad()]}), "/tasks/1/args/0"),
         ("/chord", json!({"header": [bad()], "body": {"task": "say.secret", "immutable": true}}), "/header/0/args/0"),
         ("/v1/tasks/batch?atomic=true", json!([good(), bad()]), "/1/args/0"),
+        ("/v1/tasks", json!({"task": "celery.starmap", "kwargs": {"task": bad(), "it": [[1]]}}), "/task"),
+        ("/v1/tasks", json!({"task": "celery.map", "args": [good(), [1]]}), "/task"),
+        (
+            "/v1/tasks",
+            json!({"chain": [{"task": "celery.group", "args": [[{"task": "x", "options": {"link": [bad()]}}]]}]}),
+            "/chain/0/task",
+        ),
         ("/v1/schedules", json!({"name": "x", "every": 60, "task": "words.count", "args": ["/etc/pass*"]}), "/args/0"),
         ("/v1/schedules", json!({"name": "x", "every": 60, "chain": [good(), bad()]}), "/chain/1/args/0"),
     ];

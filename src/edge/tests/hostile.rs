@@ -70,7 +70,8 @@ pub(super) const TIMES: [&str; 16] = [
 ];
 
 /// Bodies with a place for a number.
-pub(super) const NUMERIC: [(&str, &str, &str); 42] = [
+pub(super) const NUMERIC: [(&str, &str, &str); 43] = [
+    ("POST", "/v1/tasks", r#"{"task": "tasks.add", "args": [§, 1]}"#),
     ("POST", "/v1/incidents/x/mute", r#"{"seconds": §}"#),
     ("POST", "/v1/tasks", r#"{"task": "tasks.multiply", "countdown": §}"#),
     ("POST", "/v1/tasks", r#"{"task": "tasks.multiply", "expires": §}"#),
