@@ -8,6 +8,7 @@ use super::Gateway;
 use super::keys;
 use super::retry::refused;
 use super::submit::{SubmitError, SubmitRequest, Submitted};
+use celery::task::invalid::MAX_FOUND;
 use celery::task::{Invalid, Json};
 use ledger::{Edge, IdempotencyKey};
 use runtime::clock;
@@ -67,6 +68,12 @@ impl Gateway {
         let now = clock::now();
         let (mut parts, mut wrong) = (Vec::with_capacity(requests.len()), Vec::new());
         for (index, request) in requests.into_iter().enumerate() {
+            if wrong.len() >= MAX_FOUND {
+                break;
+            }
+            if index % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
             let checked = match self.check_call(&request) {
                 Ok(()) => self.check_hooks(&request.submission.webhooks).await,
                 refused => refused,

@@ -20,6 +20,7 @@ use crate::live::commit::CommitError;
 use celery::json::Members;
 use celery::plan::{self, Plan, PlannedNode};
 use celery::task::canvas::{NodeDefaults, Outcome};
+use celery::task::pause;
 use celery::task::submission::{OnConflict, Submission};
 use celery::task::{Invalid, Json, Phase, Signature, TaskId, TaskName, TaskSignature};
 use ledger::{Conflict, IdempotencyKey, NewTask, TaskOptions, Way};
@@ -99,6 +100,8 @@ impl std::fmt::Debug for Answer {
 
 /// The cost of checking and planning a task, expressed in bytes of a body that cost the same to parse.
 const BYTES_A_TASK: usize = 512;
+/// The cost of compiling a schema, in tasks: enough to be done off the threads that answer requests.
+const TASKS_A_SCHEMA: usize = heavy::SMALL / BYTES_A_TASK + 1;
 
 /// Why a submission was refused. Nothing was written into the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -383,9 +386,10 @@ impl Gateway {
     }
 }
 
+/// The number of tasks. A step that waits counts as many, because its schema is compiled.
 fn tasks(signature: &Signature) -> usize {
     let mut count = 0;
-    signature.visit(&mut |_| count += 1);
+    signature.visit(&mut |task| count += if task.task.as_str() == pause::WAIT { TASKS_A_SCHEMA } else { 1 });
     count
 }
 

@@ -17,6 +17,7 @@ use celery::task::pause::Pause;
 use celery::task::{Invalid, Json, TaskId, TaskSignature, json};
 use ledger::{EndedWait, Error, Wait, WaitState};
 use runtime::clock::{self, Time};
+use runtime::heavy;
 
 /// The name of the signing key in the ledger.
 const KEY: &str = "waits";
@@ -24,6 +25,8 @@ const KEY: &str = "waits";
 const CODE: usize = 16;
 /// Maximum length of a schema's error message, which quotes the value.
 const MAX_DETAIL: usize = 300;
+/// Maximum size of a compiled `pattern`, in bytes.
+const MAX_PATTERN: usize = 1 << 16;
 
 /// The key that signs tokens, read once.
 pub(crate) type SigningKey = tokio::sync::OnceCell<Vec<u8>>;
@@ -79,7 +82,9 @@ impl Gateway {
             return Err(WaitError::Invalid(vec![Invalid { pointer: refused.at(), detail: refused.why }]));
         }
         if let Some(schema) = schema {
-            let wrong = misfits(&schema, &answer);
+            // A schema may take longer to compile than its size says.
+            let given = answer.clone();
+            let wrong = heavy::run(usize::MAX, move || misfits(&schema, &given)).await;
             if !wrong.is_empty() {
                 return Err(WaitError::Invalid(wrong));
             }
@@ -157,6 +162,7 @@ fn validator(schema: &Json) -> Result<Validator, String> {
         .with_draft(jsonschema::Draft::Draft202012)
         .should_validate_formats(true)
         .offline()
+        .with_pattern_options(jsonschema::PatternOptions::fancy_regex().size_limit(MAX_PATTERN))
         .build(&schema)
         .map_err(|error| cut(format!("is not a JSON Schema: {error} (at {})", error.instance_path())))
 }

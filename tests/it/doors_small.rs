@@ -244,3 +244,36 @@ async fn no_text_of_a_request_is_an_internal_error() {
         assert_ne!(answer.status, 500, "{name}: {}", answer.text());
     }
 }
+
+#[tokio::test]
+async fn faults_of_a_batch_and_of_a_query_are_counted_up_to_a_bound() {
+    let gateway = gateway("");
+    let http = gateway.http();
+    let many = format!("[{}]", vec!["{}"; 300_000].join(","));
+    let refused = http.send(Method::POST, "/v1/tasks/batch?atomic=true", &[JSON], Some(many.into_bytes())).await;
+    assert_eq!(refused.status, 422, "{}", refused.what);
+    let errors = refused.json()["errors"].as_array().map_or(0, Vec::len);
+    assert!((1..=40).contains(&errors), "{errors} faults");
+    let query = vec!["a"; 5_000].join("&");
+    let refused = http.get(&format!("/v1/tasks?{query}")).await;
+    assert_eq!((refused.status, refused.json()["errors"].as_array().map(Vec::len)), (400, Some(20)));
+    let labels: Vec<String> = (0..1_200).map(|place| format!("label=a:{place}")).collect();
+    let refused = http.get(&format!("/v1/tasks?{}", labels.join("&"))).await;
+    assert_eq!(refused.json()["errors"][0]["pointer"], "label", "{}", refused.text());
+}
+
+#[tokio::test]
+async fn a_number_that_no_reader_takes_is_refused_with_its_place_and_stops_nobody() {
+    let gateway = gateway(
+        "[[tasks]]\nname = 'demo.add'\nendpoint = 'POST /add'\nargs = ['{x}', '{y}']\n[tasks.body]\ntype = 'object'\n\
+         properties = {x = {type = 'number'}, y = {type = 'number'}}\n",
+    );
+    let http = gateway.http();
+    let digits = "9".repeat(400);
+    for number in ["1e400", digits.as_str()] {
+        let body = format!(r#"{{"task": "demo.add", "args": [{number}, 1]}}"#);
+        let refused = http.send(Method::POST, "/v1/tasks", &[JSON], Some(body.into_bytes())).await;
+        assert_eq!(refused.status, 422, "{}: {}", refused.what, refused.text());
+    }
+    http.get("/livez").await.expect(200);
+}

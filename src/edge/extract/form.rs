@@ -3,11 +3,15 @@
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
 
-use super::body::{checked, read};
+use super::body::{checked, read, too_large};
 use super::query::Parameters;
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
 use crate::edge::state::Edge;
+use runtime::heavy;
+
+/// Maximum size of a form, in bytes: it has a handful of options.
+const MAX_FORM: usize = 64 << 10;
 
 /// The pairs of a form; empty for a body of another type.
 pub struct Urlencoded(pub Vec<(String, String)>);
@@ -22,6 +26,9 @@ impl FromRequest<Edge> for Urlencoded {
             return Ok(Self(Vec::new()));
         }
         let text = whole(request, edge).await?;
+        if text.len() > MAX_FORM {
+            return Err(too_large(MAX_FORM));
+        }
         let text = String::from_utf8(text)
             .map_err(|_| Problem::new(&slugs::INVALID_REQUEST).detail("the form is not UTF-8"))?;
         Ok(Self(Parameters::read(&text.replace('+', " "))?.into_pairs()))
@@ -39,7 +46,8 @@ impl FromRequest<Edge> for AnyJson {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self(String::new()));
         }
-        checked(bytes, edge.limits.depth, edge.limits.width).map(Self)
+        let (depth, width) = (edge.limits.depth, edge.limits.width);
+        heavy::run(bytes.len(), move || checked(bytes, depth, width)).await.map(Self)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::guard::namespace;
 use crate::usecase::read::Found;
 use crate::usecase::submit::{SubmitRequest, Submitted};
 use celery::task::submission::Submission;
+use runtime::heavy;
 
 /// Options that have the same name and meaning here.
 const SAME: [&str; 11] = [
@@ -93,8 +94,10 @@ async fn submitted(
     name: &str,
     body: &str,
 ) -> Result<Result<Submitted, Box<Response>>, Problem> {
-    let Some(call) = call(name, body) else { return Ok(Err(Box::new(empty(StatusCode::BAD_REQUEST)))) };
-    let submission = Submission::parse(&call, edge.gateway.signature_limits()).map_err(Problem::invalid)?;
+    let (limits, named, text) = (edge.gateway.signature_limits(), name.to_owned(), body.to_owned());
+    let read = heavy::run(body.len(), move || call(&named, &text).map(|call| Submission::parse(&call, limits))).await;
+    let Some(read) = read else { return Ok(Err(Box::new(empty(StatusCode::BAD_REQUEST)))) };
+    let submission = read.map_err(Problem::invalid)?;
     let mut request = SubmitRequest::new(submission);
     namespace::enter(&mut request.submission, caller.namespace());
     request.token = caller.id();

@@ -73,6 +73,9 @@ pub async fn revoke(
         Ok(terminate) => terminate,
         Err(refused) => return Ok(*refused),
     };
+    if given.text("signal").is_some_and(|signal| !celery::commands::SIGNALS.contains(&signal)) {
+        return Ok(empty(StatusCode::BAD_REQUEST));
+    }
     stop(&edge, &caller, &id, terminate, given.text("signal").unwrap_or("SIGTERM")).await?;
     Ok(answer(&json!({"message": format!("Revoked '{id}'")})))
 }

@@ -41,6 +41,8 @@ use crate::guard::tokens::Identity;
 
 /// In the parameters of a request since 2026-07-28.
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// Maximum size of a message, in bytes: it is parsed twice, on the threads that answer requests.
+const MAX_MESSAGE: usize = 1 << 20;
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -72,6 +74,11 @@ async fn receive(edge: &Edge, server: &Server, request: Request) -> Result<Respo
     let identity = identify(edge, request.headers()).await.map_err(|problem| metadata::challenged(edge, problem))?;
     let (mut head, body) = request.into_parts();
     let JsonText(mut text) = JsonText::from_request(Request::from_parts(head.clone(), body), edge).await?;
+    if text.len() > MAX_MESSAGE {
+        let detail =
+            format!("the message has more than {MAX_MESSAGE} bytes: submit large arguments with POST /v1/tasks");
+        return Ok(refused(None, ErrorData::invalid_request(detail, None)));
+    }
     let Ok(mut message) = serde_json::from_str::<Value>(&text) else {
         return Ok(refused(None, ErrorData::parse_error("the body is not JSON", None)));
     };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::submission::replay;
+use super::submission::{parsed, replay};
 use crate::edge::answer::{Body, Query, Refused, Started, text};
 use crate::edge::base;
 use crate::edge::extract::{CHUNK_ITEMS, Caller, Item, JsonText, Lines, Repeatable, Traceparent, fingerprint};
@@ -21,6 +21,7 @@ use crate::edge::state::Edge;
 use crate::guard::namespace;
 use crate::usecase::batch::{BatchError, BatchKey};
 use crate::usecase::submit::{Answer, Idempotency, SubmitError, SubmitRequest, Submitted};
+use celery::task::invalid::MAX_FOUND;
 use celery::task::json;
 use celery::task::submission::Submission;
 use runtime::heavy;
@@ -158,7 +159,11 @@ impl Call {
             if place % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
             }
-            match item.and_then(|text| self.request(&text, Some(first + place))) {
+            let read = match item {
+                Ok(text) => self.request(text, Some(first + place)).await,
+                Err(problem) => Err(problem),
+            };
+            match read {
                 Ok(request) => requests.push(request),
                 Err(problem) => refused.push((place, problem)),
             }
@@ -175,8 +180,8 @@ impl Call {
         outcomes
     }
 
-    fn request(&self, text: &str, index: Option<usize>) -> Result<SubmitRequest, Problem> {
-        let submission = Submission::parse(text, self.edge.gateway.signature_limits()).map_err(Problem::invalid)?;
+    async fn request(&self, text: String, index: Option<usize>) -> Result<SubmitRequest, Problem> {
+        let (submission, text) = parsed(&self.edge, text, Submission::parse).await?;
         let mut request = SubmitRequest::new(submission);
         namespace::enter(&mut request.submission, self.caller.namespace());
         request.traceparent.clone_from(&self.traceparent.0);
@@ -186,7 +191,7 @@ impl Call {
         request.idempotency = key.as_ref().zip(index).map(|(key, index)| Idempotency {
             scope: self.caller.keys("batch"),
             key: format!("{key}#{index}"),
-            fingerprint: fingerprint(method, path, text),
+            fingerprint: fingerprint(method, path, &text),
             answer: Answer::new(|submitted| {
                 json::written(serde_json::to_string(&Kept::of(submitted)).expect("a view is JSON"))
             }),
@@ -196,12 +201,18 @@ impl Call {
 
     async fn all_or_none(&self, items: Vec<Item>) -> Result<Started<BatchView>, Problem> {
         let (mut requests, mut wrong, mut hashed) = (Vec::with_capacity(items.len()), Vec::new(), String::new());
-        let mut tasks = 0;
+        let (mut tasks, most) = (0, self.edge.limits.tasks);
         for (index, item) in items.into_iter().enumerate() {
+            if wrong.len() >= MAX_FOUND || tasks > most {
+                break;
+            }
+            if index % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
             let text = item?;
             hashed.push_str(&text);
             hashed.push('\n');
-            match self.request(&text, None) {
+            match self.request(text, None).await {
                 Ok(request) if request.submission.unique.is_some() => {
                     wrong.push(Place {
                         pointer: format!("/{index}/unique"),
@@ -215,11 +226,10 @@ impl Call {
                 Err(problem) => wrong.extend(places(index, &problem)),
             }
         }
-        let most = self.edge.limits.tasks;
         if tasks > most {
             wrong.push(Place {
                 pointer: String::new(),
-                detail: format!("has {tasks} tasks, at most {most} are accepted at once"),
+                detail: format!("has more than {most} tasks, which are accepted at once at most"),
             });
         }
         if !wrong.is_empty() {

@@ -23,6 +23,9 @@ pub const PREFIX: &str = "taskgate.";
 /// Maximum length of the name of a wait, in characters.
 const MAX_NAME: usize = 255;
 
+/// Maximum size of a schema, in bytes: it is compiled when the step is submitted and when it is answered.
+const MAX_SCHEMA: usize = 16 << 10;
+
 /// What a step has to do.
 #[derive(Debug, Clone)]
 pub enum Pause {
@@ -149,6 +152,10 @@ fn seconds(problems: &mut Problems, fields: &Fields<'_>, name: &str, is_needed: 
 }
 
 fn schema(problems: &mut Problems, value: &RawValue) -> Option<Json> {
+    if value.get().len() > MAX_SCHEMA {
+        problems.add(format!("has more than {MAX_SCHEMA} bytes"));
+        return None;
+    }
     match value.get().as_bytes()[0] {
         b'{' | b't' | b'f' => Some(value.to_owned()),
         b'n' => None,

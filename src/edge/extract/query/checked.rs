@@ -5,6 +5,7 @@ use crate::edge::cursor;
 use crate::edge::problem::{Place, Problem};
 use crate::edge::slugs;
 use celery::spelling::nearest;
+use celery::task::invalid::MAX_FOUND;
 use ledger::Page;
 use runtime::clock::Time;
 
@@ -13,6 +14,8 @@ const DEFAULT_LIMIT: i64 = 50;
 const MAX_LIMIT: i64 = 500;
 /// A filter by more values than this is a mistake.
 const MAX_VALUES: usize = 100;
+/// Further mistakes are not noted.
+const MAX_NOTED: usize = MAX_FOUND;
 
 /// Notes everything that is wrong.
 #[derive(Default)]
@@ -22,11 +25,16 @@ pub(in crate::edge::extract) struct Checked {
 
 impl Checked {
     pub(in crate::edge::extract) fn refuse(&mut self, name: &str, detail: impl Into<String>) {
-        self.errors.push(Place { pointer: name.to_owned(), detail: detail.into() });
+        if self.errors.len() < MAX_NOTED {
+            self.errors.push(Place { pointer: name.to_owned(), detail: detail.into() });
+        }
     }
 
     pub(in crate::edge::extract) fn known(&mut self, parameters: &Parameters, known: &[&str]) {
         for name in parameters.names() {
+            if self.errors.len() >= MAX_NOTED {
+                return;
+            }
             if !known.contains(&name) {
                 let hint = nearest(name, known).map_or_else(String::new, |near| format!("; did you mean {near}?"));
                 self.refuse(name, format!("is not a parameter of this operation{hint}"));
@@ -51,6 +59,7 @@ impl Checked {
         }
         if values.len() > MAX_VALUES {
             self.refuse(name, format!("has {} values, at most {MAX_VALUES} are allowed", values.len()));
+            return Vec::new();
         }
         values
     }

@@ -10,6 +10,8 @@ pub(super) const FILTERS: [&str; 13] = [
     "status", "phase", "task", "queue", "worker", "label", "root_id", "group_id", "schedule", "from", "to", "q",
     "argument",
 ];
+/// Each label is a condition of its own in the statement.
+const MAX_LABELS: usize = 20;
 /// Search texts are matched against many rows.
 const MAX_SEARCH: usize = 200;
 
@@ -69,8 +71,12 @@ impl Checked {
     }
 
     fn labels(&mut self, parameters: &Parameters) -> Vec<(String, String)> {
-        let mut labels = Vec::new();
-        for text in parameters.all("label") {
+        let (mut labels, given) = (Vec::new(), parameters.all("label"));
+        if given.len() > MAX_LABELS {
+            self.refuse("label", format!("has {} values, at most {MAX_LABELS} are allowed", given.len()));
+            return labels;
+        }
+        for text in given {
             match text.split_once(':') {
                 Some((key, value)) if !key.is_empty() => labels.push((key.to_owned(), value.to_owned())),
                 _ => self.refuse("label", format!("{text:?} is not key:value")),
