@@ -154,7 +154,7 @@ impl Entry {
         let errors = match &self.body {
             Some(schema) => schema.check(&value),
             None if value.as_object().is_some_and(serde_json::Map::is_empty) => Vec::new(),
-            None => vec![Invalid::new("", "this endpoint takes no body: send none, or {}")],
+            None => vec![Invalid::new("", "must be empty or {}: this endpoint takes no body")],
         };
         let refused = celery::extended::refused(text, self.json_types).filter(|_| errors.is_empty());
         if let Some(refused) = refused {

@@ -102,7 +102,7 @@ pub struct Backend {
 /// One Redis and how to reach it.
 #[derive(Debug, Clone)]
 pub struct Redis {
-    /// `redis://`, `rediss://`, `unix://`, or `sentinel://host:port[,host:port…]/db`. The broker may be RabbitMQ: `amqp://`,
+    /// `redis://`, `rediss://`, `unix://` or `redis+socket://`, or `sentinel://host:port[,host:port…]/db`. The broker may be RabbitMQ: `amqp://`,
     /// `amqps://`, several with `;` between; results are then in Redis, or `rpc://`, `db+postgresql://…`, `django-db`.
     pub url: Secret,
     /// Celery's `global_keyprefix` of the result backend, kombu's of the broker. Default empty.

@@ -2,7 +2,8 @@
 
 use axum::extract::{OriginalUri, State};
 
-use crate::edge::answer::{Answer, Body, Query, Refused};
+use super::tasks::linked;
+use crate::edge::answer::{Answer, Body, Page, Query, Refused};
 use crate::edge::cursor;
 use crate::edge::extract::{JsonText, PathValues, messages_query, path_value, wishes};
 use crate::edge::problem::Problem;
@@ -39,7 +40,7 @@ pub async fn list_messages(
     State(edge): State<Edge>,
     values: PathValues,
     OriginalUri(uri): OriginalUri,
-) -> Result<Answer<MessageListView>, Refused<(Query, QueueError)>> {
+) -> Result<Page<MessageListView>, Refused<(Query, QueueError)>> {
     let queue = queue(&values)?;
     let (skip, limit) = messages_query(&uri)?;
     let mut found = edge.gateway.queue_messages(&queue, skip, limit).await?;
@@ -51,7 +52,8 @@ pub async fn list_messages(
     };
     let redact = |task: &str| edge.catalog.defaults_for(task).redact;
     let messages = found.drain(..).map(|message| MessageView::of(message, &redact)).collect();
-    Ok(Answer::of(&MessageListView { messages, next }))
+    let view = MessageListView { messages, next };
+    Ok(linked(Page::of(&view), &uri, view.next.as_deref()))
 }
 
 /// Pause a queue

@@ -2,7 +2,8 @@
 
 use axum::extract::{OriginalUri, State};
 
-use crate::edge::answer::{Answer, Body, Query, Refused};
+use super::tasks::linked;
+use crate::edge::answer::{Answer, Body, Page, Query, Refused};
 use crate::edge::cursor;
 use crate::edge::extract::{Caller, IdPath, JsonText, PathValues, name_page_query, wishes};
 use crate::edge::problem::Problem;
@@ -29,7 +30,7 @@ pub async fn list_waits(
     State(edge): State<Edge>,
     caller: Caller,
     OriginalUri(uri): OriginalUri,
-) -> Result<Answer<WaitListView>, Refused<(Query, ledger::Error)>> {
+) -> Result<Page<WaitListView>, Refused<(Query, ledger::Error)>> {
     let (limit, after) = name_page_query(&uri)?;
     let after = after.map(|text| place(&text).ok_or_else(|| Problem::new(&slugs::INVALID_CURSOR))).transpose()?;
     let submitter = caller.id().filter(|_| caller.visibility().is_limited());
@@ -46,7 +47,8 @@ pub async fn list_waits(
         let token = edge.gateway.wait_token(&wait.new.task_id).await?;
         waits.push(WaitView::of(wait, token));
     }
-    Ok(Answer::of(&WaitListView { waits, next }).no_store())
+    let view = WaitListView { waits, next };
+    Ok(linked(Page::of(&view), &uri, view.next.as_deref()).no_store())
 }
 
 /// One wait

@@ -5,6 +5,7 @@ use axum::http::{HeaderName, header};
 
 use super::tasks::linked;
 use crate::edge::answer::{Answer, Body, Created, NoContent, Page, Query, Refused, Started};
+use crate::edge::base;
 use crate::edge::cursor;
 use crate::edge::extract::{Caller, JsonText, NoBody, PathValues, Repeatable, delivery_query, name_page_query};
 use crate::edge::state::Edge;
@@ -54,7 +55,7 @@ pub async fn register_webhook(
     let key = repeatable.key.map(|key| format!("{} {key}", caller.keys("webhook")));
     let registered = edge.gateway.register_webhook(&body, key.as_deref()).await?;
     let view = with_secret(&registered.endpoint);
-    let place = format!("/v1/webhooks/{}", registered.endpoint.id);
+    let place = base::path(&format!("/v1/webhooks/{}", registered.endpoint.id));
     let answer = Created::lent(&view).no_store().with(header::LOCATION, &place);
     Ok(if registered.replayed { answer.with(&REPLAYED, "true") } else { answer })
 }

@@ -1,6 +1,7 @@
 //! Webhooks and their deliveries. A secret is shown only in the answer to the request that created it.
 
 use crate::edge::answer::Lends;
+use crate::edge::base;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -69,8 +70,8 @@ impl<'a> WebhookView<'a> {
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,
             links: WebhookLinks {
-                this: format!("/v1/webhooks/{id}"),
-                deliveries: format!("/v1/webhooks/{id}/deliveries"),
+                this: base::path(&format!("/v1/webhooks/{id}")),
+                deliveries: base::path(&format!("/v1/webhooks/{id}/deliveries")),
             },
         }
     }
