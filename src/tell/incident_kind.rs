@@ -36,10 +36,12 @@ pub enum Kind {
     RepairSuspended,
     /// The outcome of a task is unknown.
     Undecided,
+    /// A row of the ledger cannot be read, so its task is left out.
+    UnreadableRow,
 }
 
 impl Kind {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::SilentWorker,
         Self::NoConsumer,
         Self::OverBudget,
@@ -61,6 +63,7 @@ impl Kind {
         Self::RepeatedDelivery,
         Self::RepairSuspended,
         Self::Undecided,
+        Self::UnreadableRow,
     ];
 
     /// The kinds that [`troubles`](super::incidents::troubles) reports; the others are found by periodic checks.
@@ -89,6 +92,7 @@ impl Kind {
             Self::RepeatedDelivery => "repeated_delivery",
             Self::RepairSuspended => "repair-suspended",
             Self::Undecided => "undecided",
+            Self::UnreadableRow => "unreadable_row",
         }
     }
 }

@@ -201,6 +201,7 @@ impl Lookout {
         found.extend(self.evicting(now).await);
         found.extend(self.ledger.findings(MOST as i64).await?.into_iter().filter_map(told));
         found.extend(self.signatures(now));
+        found.extend(self.ledger.unreadable().into_iter().map(unreadable));
         // The rest needs Redis. While it is down, incidents known from the ledger are still reported.
         match self.queues_and_workers(now).await {
             Ok(more) => found.extend(more),
@@ -351,6 +352,11 @@ impl Lookout {
         self.idle = idle;
         found
     }
+}
+
+fn unreadable(row: ledger::UnreadableRow) -> Incident {
+    let detail = format!("{}; its task is left out, and the others are looked after", row.detail);
+    Incident { kind: Kind::UnreadableRow, subject: format!("task row {}", row.task_no), since: row.since, detail }
 }
 
 /// Converts a finding. One of a newer release may have a kind that this release does not know.

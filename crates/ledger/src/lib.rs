@@ -51,6 +51,7 @@ mod submission;
 mod tokens;
 mod traces;
 mod types;
+mod unreadable;
 mod waits;
 mod webhooks;
 mod workers;
@@ -90,6 +91,7 @@ pub use types::sample_task;
 pub use types::{
     Adoption, Event, Failure, Fence, Group, GroupMember, Lease, Message, News, Source, Task, TaskOptions, Withdrawn,
 };
+pub use unreadable::UnreadableRow;
 
 pub use tokens::{Scope, SecretHash, Token, Tokens};
 pub use traces::{PoolUse, Traces};
@@ -336,8 +338,12 @@ pub trait Ledger:
     /// Nodes and edges of the whole canvas that `id` belongs to (the task itself when it stands alone).
     async fn graph(&self, id: &TaskId) -> Result<Option<(Vec<Task>, Vec<(TaskId, TaskId, EdgeKind)>)>, Error>;
 
-    /// Tasks that are not final, by ascending number after `after_no`, of these phases (all when empty).
+    /// Tasks that are not final, by ascending number after `after_no`, of these phases (all when empty). Leaves out
+    /// [rows that cannot be read](Ledger::unreadable).
     async fn unfinished(&self, phases: &[celery::task::Phase], after_no: i64, limit: i64) -> Result<Vec<Task>, Error>;
+
+    /// The rows of unfinished tasks that this process has met lately and cannot read. In memory, without a query.
+    fn unreadable(&self) -> Vec<UnreadableRow>;
 
     /// The tasks with these ids that are in the ledger, as from [`Ledger::task`].
     async fn tasks_by_id(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error>;

@@ -95,8 +95,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Backlog, Carrier, Changed, Conflict, Cursor, Drained, EdgeKind, Error, Event, Fence, Filter, Group, Inserted,
-    Lease, Ledger, Message, News, Page, Submission, Task, Withdrawn,
+    Lease, Ledger, Message, News, Page, Submission, Task, UnreadableRow, Withdrawn,
 };
+use crate::unreadable::Unreadable;
 use celery::task::{GroupId, Phase, QueueName, TaskId};
 use runtime::clock::{self, Time};
 
@@ -119,6 +120,7 @@ pub struct PostgresLedger {
     listening: Pool,
     store: Store,
     lanes: Lanes,
+    unreadable: Unreadable,
     changed: broadcast::Sender<Changed>,
 }
 
@@ -185,7 +187,7 @@ impl PostgresLedger {
             gathered: AtomicI64::new(0),
             outside: gather::Outside::default(),
         };
-        Ok(Self { config: config.clone(), pool, listening, store, lanes, changed })
+        Ok(Self { config: config.clone(), pool, listening, store, lanes, unreadable: Unreadable::default(), changed })
     }
 }
 
@@ -322,7 +324,11 @@ impl Ledger for PostgresLedger {
     }
 
     async fn unfinished(&self, phases: &[Phase], after_no: i64, limit: i64) -> Result<Vec<Task>, Error> {
-        tasks::unfinished(&self.pool, phases, after_no, limit).await
+        tasks::unfinished(&self.pool, &self.unreadable, phases, after_no, limit).await
+    }
+
+    fn unreadable(&self) -> Vec<UnreadableRow> {
+        self.unreadable.list(std::time::Instant::now())
     }
 
     async fn tasks_by_id(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
@@ -330,7 +336,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn expired(&self, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {
-        tasks::expired(&self.pool, since, now, limit).await
+        tasks::expired(&self.pool, &self.unreadable, since, now, limit).await
     }
 
     async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {

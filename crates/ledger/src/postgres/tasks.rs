@@ -14,6 +14,7 @@ use super::rows;
 use crate::headers;
 use crate::rows::clean;
 use crate::statements::statements;
+use crate::unreadable::Unreadable;
 use crate::{Error, Message, Task};
 use celery::task::{Phase, TaskId};
 use runtime::clock::Time;
@@ -173,14 +174,31 @@ pub(super) async fn message(pool: &Pool, id: &TaskId) -> Result<Option<Message>,
     Ok(body.map(|body| Message { headers: packed.map(|text| headers::unpack(text, id.as_str(), name)), body }))
 }
 
-pub(super) async fn unfinished(pool: &Pool, phases: &[Phase], after: i64, limit: i64) -> Result<Vec<Task>, Error> {
+/// A page is shorter than `limit` only at the end, although rows that cannot be read are left out.
+pub(super) async fn unfinished(
+    pool: &Pool,
+    unreadable: &Unreadable,
+    phases: &[Phase],
+    mut after: i64,
+    limit: i64,
+) -> Result<Vec<Task>, Error> {
     let statement = match phases {
         [Phase::Waiting] => WAITING,
         some if !some.is_empty() && some.iter().all(|phase| phase.is_at_worker()) => AT_WORKER,
         _ => UNFINISHED,
     };
     let phases: Vec<&str> = phases.iter().map(|phase| phase.as_str()).collect();
-    rows::tasks(&sqlx::query(statement).bind(after).bind(phases).bind(limit).fetch_all(pool).await?)
+    let mut tasks: Vec<Task> = Vec::new();
+    loop {
+        let missing = limit - i64::try_from(tasks.len()).unwrap_or(limit);
+        let rows = sqlx::query(statement).bind(after).bind(&phases).bind(missing).fetch_all(pool).await?;
+        let Some(last) = rows.last() else { return Ok(tasks) };
+        after = rows::number(last)?;
+        tasks.extend(rows::readable(&rows, unreadable)?);
+        if (rows.len() as i64) < missing || tasks.len() as i64 >= limit {
+            return Ok(tasks);
+        }
+    }
 }
 
 pub(super) async fn tasks_by_id(pool: &Pool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
@@ -196,8 +214,15 @@ pub(super) async fn numbered(pool: &Pool, task_nos: &[i64]) -> Result<Vec<Task>,
     rows::tasks(&sqlx::query(NUMBERED).bind(task_nos).bind(low).bind(high).fetch_all(pool).await?)
 }
 
-pub(super) async fn expired(pool: &Pool, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {
-    rows::tasks(&sqlx::query(EXPIRED).bind(since.0).bind(now.0).bind(limit).fetch_all(pool).await?)
+pub(super) async fn expired(
+    pool: &Pool,
+    unreadable: &Unreadable,
+    since: Time,
+    now: Time,
+    limit: i64,
+) -> Result<Vec<Task>, Error> {
+    let rows = sqlx::query(EXPIRED).bind(since.0).bind(now.0).bind(limit).fetch_all(pool).await?;
+    rows::readable(&rows, unreadable)
 }
 
 pub(super) async fn queues(pool: &Pool, limit: i64) -> Result<Vec<String>, Error> {

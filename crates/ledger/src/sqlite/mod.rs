@@ -81,8 +81,9 @@ use tokio::sync::broadcast;
 
 use super::{
     Backlog, Carrier, Changed, Conflict, Cursor, Drained, EdgeKind, Error, Event, Fence, Filter, Group, Inserted,
-    Lease, Ledger, Message, News, Page, Submission, Task, Withdrawn,
+    Lease, Ledger, Message, News, Page, Submission, Task, UnreadableRow, Withdrawn,
 };
+use crate::unreadable::Unreadable;
 use celery::task::{GroupId, Phase, QueueName, TaskId};
 use runtime::clock::Time;
 
@@ -97,6 +98,7 @@ pub struct SqliteLedger {
     pools: Pools,
     /// Held during a pass over the outbox, and during a withdrawal.
     carrying: tokio::sync::Mutex<()>,
+    unreadable: Unreadable,
     changed: broadcast::Sender<Changed>,
     /// A gateway's lock on the file; commands have none.
     _claim: Option<claim::Claim>,
@@ -125,6 +127,7 @@ impl SqliteLedger {
         Self {
             pools: pool::open(path.as_ref(), synchronous),
             carrying: tokio::sync::Mutex::new(()),
+            unreadable: Unreadable::default(),
             changed,
             _claim: None,
         }
@@ -261,7 +264,11 @@ impl Ledger for SqliteLedger {
     }
 
     async fn unfinished(&self, phases: &[Phase], after_no: i64, limit: i64) -> Result<Vec<Task>, Error> {
-        tasks::unfinished(&self.pools.read, phases, after_no, limit).await
+        tasks::unfinished(&self.pools.read, &self.unreadable, phases, after_no, limit).await
+    }
+
+    fn unreadable(&self) -> Vec<UnreadableRow> {
+        self.unreadable.list(std::time::Instant::now())
     }
 
     async fn tasks_by_id(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
@@ -269,7 +276,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn expired(&self, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {
-        tasks::expired(&self.pools.read, since, now, limit).await
+        tasks::expired(&self.pools.read, &self.unreadable, since, now, limit).await
     }
 
     async fn standing(&self, ids: &[TaskId]) -> Result<Vec<Task>, Error> {

@@ -9,6 +9,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
 use crate::query::{BEHIND_ARGUMENTS, SEARCHED_TEXT, spellings};
 use crate::rows::{clean, light_task_columns, short, task_columns};
 use crate::statements::statements;
+use crate::unreadable::Unreadable;
 use crate::{Cursor, Error, Filter, Message, Page, Task};
 use celery::task::{Phase, TaskId};
 use runtime::clock::Time;
@@ -85,10 +86,12 @@ pub(super) async fn message(pool: &SqlitePool, id: &TaskId) -> Result<Option<Mes
     row.map(|row| Ok(Message { headers: row.try_get(0)?, body: row.try_get(1)? })).transpose()
 }
 
+/// A page is shorter than `limit` only at the end, although rows that cannot be read are left out.
 pub(super) async fn unfinished(
     pool: &SqlitePool,
+    unreadable: &Unreadable,
     phases: &[Phase],
-    after: i64,
+    mut after: i64,
     limit: i64,
 ) -> Result<Vec<Task>, Error> {
     let statement = match phases {
@@ -97,7 +100,17 @@ pub(super) async fn unfinished(
         _ => UNFINISHED,
     };
     let phases: Vec<&str> = phases.iter().map(|phase| phase.as_str()).collect();
-    rows::tasks(&sqlx::query(statement).bind(after).bind(list(&phases)).bind(limit).fetch_all(pool).await?)
+    let mut tasks: Vec<Task> = Vec::new();
+    loop {
+        let missing = limit - i64::try_from(tasks.len()).unwrap_or(limit);
+        let rows = sqlx::query(statement).bind(after).bind(list(&phases)).bind(missing).fetch_all(pool).await?;
+        let Some(last) = rows.last() else { return Ok(tasks) };
+        after = rows::number(last)?;
+        tasks.extend(rows::readable(&rows, unreadable)?);
+        if (rows.len() as i64) < missing || tasks.len() as i64 >= limit {
+            return Ok(tasks);
+        }
+    }
 }
 
 pub(super) async fn tasks_by_id(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
@@ -109,8 +122,15 @@ pub(super) async fn numbered(pool: &SqlitePool, task_nos: &[i64]) -> Result<Vec<
     rows::tasks(&sqlx::query(NUMBERED).bind(list(task_nos)).fetch_all(pool).await?)
 }
 
-pub(super) async fn expired(pool: &SqlitePool, since: Time, now: Time, limit: i64) -> Result<Vec<Task>, Error> {
-    rows::tasks(&sqlx::query(EXPIRED).bind(since.0).bind(now.0).bind(limit).fetch_all(pool).await?)
+pub(super) async fn expired(
+    pool: &SqlitePool,
+    unreadable: &Unreadable,
+    since: Time,
+    now: Time,
+    limit: i64,
+) -> Result<Vec<Task>, Error> {
+    let rows = sqlx::query(EXPIRED).bind(since.0).bind(now.0).bind(limit).fetch_all(pool).await?;
+    rows::readable(&rows, unreadable)
 }
 
 pub(super) async fn standing(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
