@@ -2,14 +2,13 @@
 //! channel.
 //!
 //! Runs at the active recorder, while an online worker answers questions but sends no events. Everything here is sampling: a task that
-//! comes and goes between two samples is seen only by its result, and a task that stores no result stays unknown. Channels are shared by
-//! all databases of a Redis, so a result counts only if its record is in our database.
+//! comes and goes between two samples is seen only by its result, and a task that stores no result stays unknown. The recorder remembers
+//! the results that were announced before such a worker was recognized. Channels are shared by all databases of a Redis, so a result
+//! counts only if its record is in our database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -18,7 +17,7 @@ use super::recorder;
 use super::workers::is_online;
 use crate::live::hub::Hub;
 use broker::Lists;
-use broker::backend::{Backend, Heard, Watch};
+use broker::backend::Backend;
 use celery::Envelope;
 use celery::json::Fields;
 use celery::result::ResultMeta;
@@ -29,11 +28,10 @@ use runtime::clock;
 const PERIOD: Duration = Duration::from_secs(2);
 /// How many messages to read from one queue, and from the reserved ones: those that are served next come first.
 const GLANCE: usize = 200;
-/// Records received between two samples. The sender waits while it is full, and Redis drops a subscriber that stays slow.
-const RECORDS: usize = 4_096;
-
-/// How long to stay subscribed to the result channel after the last worker without events was seen.
+/// How long to go on after the last worker without events was seen.
 const KEEP: Duration = Duration::from_secs(60);
+/// Ended tasks that are looked up together.
+const RECORDS: usize = 1_000;
 
 /// The service that looks for tasks of other clients.
 pub struct Adopter {
@@ -44,31 +42,14 @@ pub struct Adopter {
     recorder: recorder::Handle,
 }
 
-/// The result channel. Dropping it ends the subscription.
-struct Listening {
-    heard: mpsc::Receiver<Heard>,
-    /// Tasks whose records were announced but not read yet; the newest [`RECORDS`].
+/// What was seen of workers without events.
+#[derive(Default)]
+struct Seen {
+    /// The queues that they serve.
+    queues: Vec<String>,
+    at: Option<Instant>,
+    /// Tasks whose results were announced and that were not looked up yet.
     ended: Vec<TaskId>,
-    _set: JoinSet<()>,
-}
-
-impl Listening {
-    fn open(backend: &Backend, stop: &CancellationToken) -> Self {
-        let (sink, heard) = mpsc::channel(RECORDS);
-        let mut set = JoinSet::new();
-        set.spawn(Watch::new(backend.clone(), sink).run(stop.clone()));
-        Self { heard, ended: Vec::new(), _set: set }
-    }
-
-    fn gather(&mut self) {
-        while let Ok(heard) = self.heard.try_recv() {
-            if let Heard::Record { task_id, .. } = heard {
-                self.ended.extend(TaskId::parse(task_id));
-            }
-        }
-        let surplus = self.ended.len().saturating_sub(RECORDS);
-        self.ended.drain(..surplus);
-    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -84,29 +65,32 @@ impl Adopter {
         Self { ledger, lists, backend, hub, recorder }
     }
 
-    /// Runs until `stop`. Every replica listens, so that nothing is missed when another one becomes the recorder.
+    /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let (mut listening, mut queues, mut last_mute) = (None, Vec::new(), Instant::now());
+        let mut seen = Seen::default();
         while !stop.is_cancelled() {
-            match self.mute_queues().await {
-                Ok(found) if !found.is_empty() => {
-                    listening.get_or_insert_with(|| Listening::open(&self.backend, &stop));
-                    (queues, last_mute) = (found, Instant::now());
-                }
-                Ok(_) if last_mute.elapsed() > KEEP => listening = None,
-                // A worker or the ledger is late for a moment.
-                Ok(_) | Err(_) => {}
-            }
-            if let Some(listening) = &mut listening {
-                listening.gather();
-                if self.recorder.is_active()
-                    && let Err(trouble) = self.sample(&queues, &mut listening.ended).await
-                {
-                    debug!(error = %trouble, "tasks of workers without events could not be read, trying again");
-                }
+            if self.recorder.is_active()
+                && let Err(trouble) = self.look(&mut seen).await
+            {
+                debug!(error = %trouble, "tasks of workers without events could not be read, trying again");
             }
             tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(PERIOD) => {} }
         }
+    }
+
+    async fn look(&self, seen: &mut Seen) -> Result<(), Trouble> {
+        let queues = self.mute_queues().await?;
+        if !queues.is_empty() {
+            (seen.queues, seen.at) = (queues, Some(Instant::now()));
+        }
+        // A worker or the ledger may be late for a moment, and a worker that has stopped may have left results.
+        if seen.at.is_none_or(|at| at.elapsed() > KEEP) {
+            return Ok(());
+        }
+        if seen.ended.is_empty() {
+            seen.ended = self.recorder.ended.take();
+        }
+        self.sample(&seen.queues, &mut seen.ended).await
     }
 
     /// Queues of online workers that have sent no event; empty if all workers send events.
@@ -120,7 +104,7 @@ impl Adopter {
         Ok(queues)
     }
 
-    /// Takes one sample. `ended` is emptied when its results are written.
+    /// Takes one sample. What is written is removed from `ended`.
     async fn sample(&self, queues: &[String], ended: &mut Vec<TaskId>) -> Result<(), Trouble> {
         let mut met: HashMap<TaskId, News> = HashMap::new();
         for queue in queues {
@@ -134,20 +118,27 @@ impl Adopter {
         for message in self.lists.reserved_messages(GLANCE).await? {
             met.extend(news(&message, Phase::Received));
         }
-        let mut found: Vec<News> = self.unknown(met).await?;
-        found.extend(self.ends(ended).await?);
+        self.learn(self.unknown(met).await?).await?;
+        while !ended.is_empty() {
+            let some = ended.len().min(RECORDS);
+            self.learn(self.ends(&ended[..some]).await?).await?;
+            ended.drain(..some);
+        }
+        Ok(())
+    }
+
+    async fn learn(&self, found: Vec<News>) -> Result<(), Trouble> {
         if !found.is_empty() {
             self.hub.publish(&self.ledger.learn(&found, true).await?);
         }
-        ended.clear();
         Ok(())
     }
 
     /// Ends of unknown tasks.
     async fn ends(&self, ended: &[TaskId]) -> Result<Vec<News>, Trouble> {
-        let known = self.ledger.standing(ended).await?;
-        let is_unknown = |id: &&TaskId| known.iter().all(|task| task.id != **id);
-        let ids: Vec<TaskId> = ended.iter().filter(is_unknown).cloned().collect();
+        let known: HashSet<TaskId> = self.ledger.standing(ended).await?.into_iter().map(|task| task.id).collect();
+        let ids: HashSet<&TaskId> = ended.iter().filter(|id| !known.contains(*id)).collect();
+        let ids: Vec<TaskId> = ids.into_iter().cloned().collect();
         let records = self.backend.records(&ids).await?;
         let end = |(id, record): (TaskId, Option<Vec<u8>>)| {
             let record = record?;

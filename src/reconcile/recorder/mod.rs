@@ -14,6 +14,7 @@
 
 mod asking;
 mod attempts;
+mod ended;
 mod event;
 mod feeds;
 mod marks;
@@ -37,6 +38,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use self::ended::Ended;
 use self::feeds::{Feeds, Socket};
 use self::state::State;
 use super::details::Sink as DetailSink;
@@ -75,6 +77,8 @@ pub type WorkerEvents = mpsc::Sender<Event>;
 #[derive(Clone)]
 pub struct Handle {
     active: Arc<AtomicBool>,
+    /// Tasks whose results were announced while this replica was the active recorder.
+    pub ended: Ended,
 }
 
 impl Handle {
@@ -96,6 +100,7 @@ pub struct Recorder {
     /// Receives adopted tasks.
     adopted: Option<DetailSink>,
     active: Arc<AtomicBool>,
+    ended: Ended,
     /// The term of the lease, while it is held.
     term: AtomicI64,
     /// Whether the ledger was down: what was not on its disk may be lost.
@@ -113,10 +118,24 @@ impl Recorder {
         workers: Option<WorkerEvents>,
     ) -> (Self, Handle) {
         let active = Arc::new(AtomicBool::new(false));
-        let handle = Handle { active: Arc::clone(&active) };
+        let ended = Ended::default();
+        let handle = Handle { active: Arc::clone(&active), ended: ended.clone() };
         let (term, is_shaken) = (AtomicI64::new(0), AtomicBool::new(false));
         (
-            Self { ledger, broker, backend, hub, holder, workers, logs: None, adopted: None, active, term, is_shaken },
+            Self {
+                ledger,
+                broker,
+                backend,
+                hub,
+                holder,
+                workers,
+                logs: None,
+                adopted: None,
+                active,
+                ended,
+                term,
+                is_shaken,
+            },
             handle,
         )
     }
@@ -288,7 +307,12 @@ impl Recorder {
             return;
         };
         match ResultMeta::decode(payload) {
-            Ok(record) => state.hear_record(id, record, news),
+            Ok(record) => {
+                if record.is_ready() {
+                    self.ended.note(id.clone());
+                }
+                state.hear_record(id, record, news);
+            }
             Err(error) => {
                 counter!("taskgate_records_unreadable_total").increment(1);
                 warn!(task.id = %id, error = %error, "the record of task {id} {error}, it is left alone");
