@@ -1,11 +1,13 @@
 //! Since when the oldest message of a queue has been waiting.
 //!
 //! Looks at the head of each list only. The ledger knows when a task was queued; of tasks of other clients a `UUIDv7` contains the
-//! time when it was made. A broker that does not show its messages has no answer.
+//! time when it was made. A broker that does not show its messages has no answer. A row that the ledger cannot read counts as unknown: one
+//! bad row must not hide the figures of all queues.
 
 use celery::Envelope;
 use celery::task::TaskId;
 use celery::task::json::Fields;
+use tracing::debug;
 
 use broker::Broker;
 use ledger::Ledger;
@@ -28,11 +30,23 @@ pub async fn oldest(broker: &Broker, ledger: &dyn Ledger, queue: &str) -> Result
     let Some(lists) = broker.lists() else { return Ok(None) };
     for head in lists.heads(queue).await? {
         let Some(id) = task_id(&head.payload) else { continue };
-        let known = ledger.task(&id).await?.map(|task| task.queued_at.unwrap_or(task.submitted_at));
+        let known = queued_at(ledger, &id).await?;
         let Some(at) = known.or_else(|| made_at(id.as_str())) else { continue };
         oldest = Some(oldest.map_or(at, |before: Time| before.min(at)));
     }
     Ok(oldest)
+}
+
+/// When the ledger says that a task was queued.
+async fn queued_at(ledger: &dyn Ledger, id: &TaskId) -> Result<Option<Time>, ledger::Error> {
+    match ledger.task(id).await {
+        Ok(task) => Ok(task.map(|task| task.queued_at.unwrap_or(task.submitted_at))),
+        Err(error) if error.is_transient() => Err(error),
+        Err(error) => {
+            debug!(task.id = %id, %error, "the age of {id} is unknown");
+            Ok(None)
+        }
+    }
 }
 
 /// The id in a message.

@@ -2,8 +2,9 @@
 //! slots were busy, how much memory was in use.
 //!
 //! One replica at a time looks. Each look adds to sums by minute and by hour, with the number of looks, so a reader divides. A queue in
-//! which nothing waits is not written: its sum stays what it is while the number of looks grows. While the broker or the ledger is away
-//! there are no looks, and charts have a gap.
+//! which nothing waits is not written: its sum stays what it is while the number of looks grows. A queue whose age is not known counts
+//! with what waits in it. While the broker or the ledger is away there are no looks, and charts have a gap; a look that takes too long is
+//! given up before its lease ends, so two replicas never add the same look.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,8 +22,9 @@ use ledger::{Counted, SharedLedger, Span, Worker};
 use runtime::clock::{self, Time};
 
 const LEASE: &str = "samples";
-/// Longer than a look takes.
 const LEASE_TTL: Duration = Duration::from_secs(45);
+/// The most that a look takes, well before another replica may get the lease.
+const LONGEST: Duration = Duration::from_secs(30);
 const PERIOD: Duration = Duration::from_secs(15);
 /// Queues of one look, by name; the ledger's and the catalog's alike.
 const QUEUES: usize = 200;
@@ -58,8 +60,10 @@ impl Sampler {
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => {}
-                looked = self.look() => if let Err(error) = looked {
-                    debug!(error = %error, "queues and workers could not be looked at, trying again");
+                looked = tokio::time::timeout(LONGEST, self.look()) => match looked {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => debug!(error = %error, "queues and workers could not be looked at, trying again"),
+                    Err(_) => debug!("looking at queues and workers took more than {LONGEST:?}, trying again"),
                 }
             }
             tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(PERIOD) => {} }
@@ -88,11 +92,18 @@ impl Sampler {
         for (queue, depth) in names.into_iter().zip(depths) {
             let waiting = depth.total();
             if waiting > 0 {
-                let age = oldest(&self.broker, self.ledger.as_ref(), &queue).await?.map(|at| now.since(at));
+                let age = self.age(&queue, now).await;
                 standings.push(Standing { queue, waiting, age });
             }
         }
         Ok(standings)
+    }
+
+    /// `None` if it cannot be found out: the other queues are looked at all the same.
+    async fn age(&self, queue: &str, now: Time) -> Option<Duration> {
+        let found = oldest(&self.broker, self.ledger.as_ref(), queue).await;
+        let found = found.inspect_err(|error| debug!(error = %error, "the age of {queue} is unknown"));
+        found.ok().flatten().map(|at| now.since(at))
     }
 }
 

@@ -32,6 +32,8 @@ const LEASE_TTL: Duration = Duration::from_secs(45);
 const PERIOD: Duration = Duration::from_secs(2);
 /// What an earlier process found stays open for so long after a start: some incidents are found only after their threshold.
 const SETTLING: Duration = Duration::from_secs(120);
+/// The most incidents of an earlier process that stay open meanwhile; no process finds more.
+const INHERITED: i64 = 2_000;
 /// Of one pass; a storm of incidents takes some.
 const NOTICES: i64 = 500;
 /// After the first failed try; each further pause is four times as long.
@@ -49,12 +51,13 @@ const ENDPOINTS: i64 = 1_000;
 ///
 /// # Errors
 /// Names the channel and the kind.
-pub fn check(channels: &[Notify]) -> anyhow::Result<()> {
+pub fn check(channels: &[Notify]) -> Result<(), config::Error> {
     let known = Kind::ALL.map(Kind::as_str);
-    for channel in channels {
+    for (at, channel) in channels.iter().enumerate() {
         if let Some(unknown) = channel.kinds.iter().find(|kind| !known.contains(&kind.as_str())) {
             let hint = nearest(unknown, &known).map_or_else(String::new, |near| format!("; did you mean {near}?"));
-            anyhow::bail!("notify ({}): kinds: {unknown:?} is no kind of incident{hint}", channel.name);
+            let place = format!("notify[{at}] ({}).kinds", channel.name);
+            return Err(config::Error::value(place, format!("{unknown:?} is no kind of incident{hint}")));
         }
     }
     Ok(())
@@ -68,8 +71,10 @@ pub struct Notifier {
     configured: Vec<Notify>,
     holder: String,
     began: Instant,
-    /// Ids of the incidents that this process has found itself.
+    /// Ids of the incidents that this process has found itself since it started.
     seen: BTreeSet<String>,
+    /// Open incidents of an earlier process that this one has not found, read once per lease. `None`: they are not known.
+    inherited: Option<Vec<FoundIncident>>,
     /// Ids of the open incidents as they were written last, so that an unchanged list costs nothing. `None`: it is not known.
     written: Option<BTreeSet<String>>,
     outage: Outage,
@@ -85,8 +90,19 @@ impl Notifier {
         holder: String,
     ) -> Self {
         let (channels, outage) = (Channels::new(webhooks), Outage::default());
-        let (began, seen) = (Instant::now(), BTreeSet::new());
-        Self { ledger, incidents, channels, configured, holder, began, seen, written: None, outage, pruned_at: None }
+        Self {
+            ledger,
+            incidents,
+            channels,
+            configured,
+            holder,
+            began: Instant::now(),
+            seen: BTreeSet::new(),
+            inherited: None,
+            written: None,
+            outage,
+            pruned_at: None,
+        }
     }
 
     /// Runs until `stop`. A notice that is being sent then is sent again by the next replica.
@@ -106,7 +122,7 @@ impl Notifier {
         let passed = self.pass(now).await;
         if let Err(error) = &passed {
             debug!(error = %error, "incidents are written down later");
-            self.written = None;
+            self.forget();
         }
         let down = self.incidents.all().into_iter().find(|incident| incident.kind == Kind::LedgerDown);
         let names: Vec<String> = self
@@ -125,7 +141,7 @@ impl Notifier {
 
     async fn pass(&mut self, now: Time) -> Result<(), Error> {
         if self.ledger.lease(LEASE, &self.holder, now, LEASE_TTL).await?.is_none() {
-            self.written = None;
+            self.forget();
             return Ok(());
         }
         self.write(now).await?;
@@ -142,19 +158,19 @@ impl Notifier {
         Ok(())
     }
 
+    /// Another replica may write, or has written.
+    fn forget(&mut self) {
+        (self.written, self.inherited) = (None, None);
+    }
+
     /// Records the open incidents, if they changed.
     async fn write(&mut self, now: Time) -> Result<(), Error> {
         let mut found: Vec<FoundIncident> = self.incidents.all().iter().map(message::found).collect();
         found.extend(self.outage.over().cloned());
+        found.extend(self.inherited(&found).await?);
         let ids: BTreeSet<String> = found.iter().map(|incident| incident.id.clone()).collect();
-        let is_young = self.began.elapsed() < SETTLING;
-        if !is_young && self.written.as_ref() == Some(&ids) {
+        if self.written.as_ref() == Some(&ids) {
             return Ok(());
-        }
-        if is_young {
-            self.seen.extend(ids.iter().cloned());
-            let open = self.ledger.open_incidents(i64::MAX).await?.into_iter().map(|kept| kept.found);
-            found.extend(open.filter(|kept| !self.seen.contains(&kept.id)));
         }
         let endpoints = self.endpoints().await?;
         for incident in &mut found {
@@ -165,8 +181,25 @@ impl Notifier {
         }
         self.ledger.note_incidents(&found, now).await?;
         self.outage.is_written();
-        self.written = (!is_young).then_some(ids);
+        self.written = Some(ids);
         Ok(())
+    }
+
+    /// What an earlier process found and this one has not found since it started: it stays open while this process settles. What this one
+    /// has found once ends when it is over.
+    async fn inherited(&mut self, found: &[FoundIncident]) -> Result<Vec<FoundIncident>, Error> {
+        if self.began.elapsed() >= SETTLING {
+            self.inherited = None;
+            return Ok(Vec::new());
+        }
+        let mut inherited = match self.inherited.take() {
+            Some(inherited) => inherited,
+            None => self.ledger.open_incidents(INHERITED).await?.into_iter().map(|kept| kept.found).collect(),
+        };
+        self.seen.extend(found.iter().map(|own| own.id.clone()));
+        inherited.retain(|kept| !self.seen.contains(&kept.id));
+        self.inherited = Some(inherited.clone());
+        Ok(inherited)
     }
 
     /// Registered webhooks that subscribe to incidents.

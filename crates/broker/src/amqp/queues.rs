@@ -22,7 +22,7 @@ const DURABLE: QueueDeclareOptions =
     QueueDeclareOptions { passive: false, durable: true, exclusive: false, auto_delete: false, nowait: false };
 const PASSIVE: QueueDeclareOptions = QueueDeclareOptions { passive: true, ..DURABLE };
 
-/// The number of waiting messages in each queue, in the order of `queues`. A missing queue has `trouble`.
+/// The number of waiting messages in each queue, in the order of `queues`. A queue that is missing or refused has `trouble`.
 pub async fn depths(link: &Link, queues: &[String]) -> Result<Vec<Depth>, Error> {
     let mut channel: Option<Channel> = None;
     let mut depths = Vec::with_capacity(queues.len());
@@ -43,6 +43,8 @@ pub async fn depths(link: &Link, queues: &[String]) -> Result<Vec<Depth>, Error>
                 channel = Some(open);
             }
             Err(refusal) if error::is(&refusal, NOT_FOUND) => depths.push(nowhere(queue)),
+            // One queue that is exclusive to another connection, or not ours to read, does not hide the others.
+            Err(Error::Refused { text, .. }) => depths.push(Depth { lists: vec![(0, 0)], trouble: Some(text) }),
             Err(other) => return Err(other),
         }
     }
