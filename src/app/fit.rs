@@ -4,12 +4,18 @@ use crate::catalog::Catalog;
 use crate::config::{Config, Error};
 use crate::edge::Server;
 use crate::roles::beat;
+use crate::tell::notify;
 
 /// # Errors
-/// The first fault that would prevent the start.
+/// The first fault that would prevent the start. Whoever reads the configuration takes its key out and asks again, for the next one.
 pub fn fits(config: &Config) -> Result<(), Error> {
     Catalog::compile(config)?;
     beat::seed::check(&config.schedules, config.limits.of_signatures())?;
+    notify::check(&config.notify)?;
+    for (index, inbox) in config.inboxes.iter().enumerate() {
+        let understood = ledger::postgres::understands(inbox.url.reveal());
+        understood.map_err(|error| Error::value(format!("inboxes[{index}].url"), error.told()))?;
+    }
     reached(config)?;
     Server::new(&config.http).map_err(|error| refuse(config, "http.tls_cert", &error))?;
     if let Some(url) = config.database.url.as_ref().filter(|url| url.scheme() != "sqlite") {
@@ -21,6 +27,9 @@ pub fn fits(config: &Config) -> Result<(), Error> {
 
 /// Checks the addresses of broker and result backend, and their certificates.
 fn reached(config: &Config) -> Result<(), Error> {
+    if let Some(path) = &config.broker.redis.tls_ca {
+        super::certificates(path).map_err(|error| refuse(config, "broker.tls_ca", &error))?;
+    }
     let broker = match config.broker.redis.is_rabbitmq() {
         true => super::amqp_link(config).map(|_| ()),
         false => super::open_lists(config).map(|_| ()),

@@ -98,16 +98,23 @@ fn forget(table: &mut Table, key: &str, fault: &Error) -> bool {
 
 /// A valid entry to put in place of a faulty one, so that the other entries keep their indexes.
 fn stand_in(list: &str, index: usize) -> Option<Value> {
-    let mut entry = Table::new();
-    match list {
-        "tasks" => entry.insert("name".to_owned(), Value::String(format!("taskgate.left_out_{index}"))),
-        "schedules" => {
-            entry.insert("name".to_owned(), Value::String(format!("left-out-{index}")));
-            entry.insert("task".to_owned(), Value::String("taskgate.left_out".to_owned()));
-            entry.insert("every".to_owned(), Value::Integer(60))
-        }
+    let name = format!("left-out-{index}");
+    let address = format!("https://{name}.invalid/");
+    let parts: &[(&str, &str)] = match list {
+        "tasks" => &[("name", &format!("left.out_{index}"))],
+        "schedules" => &[("name", &name), ("task", "left.out"), ("cron", "@daily")],
+        "notify" => &[("name", &name), ("kind", "webhook"), ("url", &address)],
+        "inboxes" => &[("url", &format!("postgres://{name}.invalid/inbox"))],
+        "hooks" => &[
+            ("path", &format!("/hooks/{name}")),
+            ("verify", "github"),
+            ("secret", "left-out-left-out-left-out-left-out"),
+            ("task", "left.out"),
+        ],
+        "users" => &[("name", &name), ("password", "$argon2id$left-out"), ("scopes", "read")],
         _ => return None,
     };
+    let entry = parts.iter().map(|(key, text)| ((*key).to_owned(), Value::String((*text).to_owned()))).collect();
     Some(Value::Table(entry))
 }
 
@@ -162,6 +169,27 @@ mod tests {
             faults("[ledger]\nkeep = '1d'\nkeep_payload = '2d'\n[database]\nurl = 'sqlite://x'\nmax_connections = 1\n");
         assert_eq!(found.len(), 2, "{found:#?}");
         assert!(found.iter().any(|fault| fault.contains("database.max_connections (in taskgate.toml, line 6)")));
+    }
+
+    #[test]
+    fn entries_of_every_list_are_told_with_their_lines_and_hide_no_others() {
+        let found = faults(
+            "auth = 'basic'\n[database]\nurl = 'sqlite://x'\n[[notify]]\nkind = 'pigeon'\nurl = 'https://h'\n\
+             [[notify]]\nkind = 'slack'\nurl = 'h'\n[[inboxes]]\nurl = 'sqlite://x'\n[[inboxes]]\nurl = 'postgres://h/d'\npoll = '1ms'\n\
+             [[users]]\nname = 'a'\npassword = 'plain'\nscopes = 'read'\n[[users]]\nname = 'b'\npassword = '$argon2id$x'\nscopes = 'fly'\n",
+        );
+        let expected = [
+            ("notify[0].kind", "line 5"),
+            ("notify[1].url", "line 9"),
+            ("inboxes[0].url", "line 11"),
+            ("inboxes[1].poll", "line 14"),
+            ("users[0].password", "line 17"),
+            ("users[1].scopes", "line 22"),
+        ];
+        for (key, line) in expected {
+            assert!(found.iter().any(|fault| fault.contains(key) && fault.contains(line)), "{key}, {line}: {found:#?}");
+        }
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::value::{Secret, Span, Text};
-use super::{Error, Said, database_url};
+use super::{Error, database_url};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,12 +24,12 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn read(raw: Vec<RawInbox>, said: &Said) -> Result<Vec<Self>, Error> {
-        raw.into_iter().enumerate().map(|(index, raw)| Self::parse(index, raw, said)).collect()
+    pub(super) fn read(raw: Vec<RawInbox>) -> Result<Vec<Self>, Error> {
+        raw.into_iter().enumerate().map(|(index, raw)| Self::parse(index, raw)).collect()
     }
 
-    fn parse(index: usize, raw: RawInbox, said: &Said) -> Result<Self, Error> {
-        let place = |key: &str| format!("{} ([{index}].{key})", said.place("inboxes"));
+    fn parse(index: usize, raw: RawInbox) -> Result<Self, Error> {
+        let place = |key: &str| format!("inboxes[{index}].{key}");
         let (url, _) = database_url::read(&raw.url.0).map_err(|message| Error::value(place("url"), message))?;
         if url.starts_with("sqlite:") {
             return Err(Error::value(place("url"), "must be postgres://…: an inbox is in PostgreSQL"));

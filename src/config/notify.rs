@@ -3,8 +3,8 @@
 use lettre::message::Mailbox;
 use serde::Deserialize;
 
+use super::Error;
 use super::value::{Secret, Text, Words};
-use super::{Error, Said};
 use celery::task::webhook::key;
 
 #[derive(Debug, Default, Deserialize)]
@@ -59,63 +59,61 @@ impl Notify {
         self.kinds.is_empty() || self.kinds.iter().any(|wanted| wanted == kind)
     }
 
-    pub(super) fn read(raw: Vec<RawNotify>, said: &Said) -> Result<Vec<Self>, Error> {
+    pub(super) fn read(raw: Vec<RawNotify>) -> Result<Vec<Self>, Error> {
         let all: Vec<Self> =
-            raw.into_iter().enumerate().map(|(at, raw)| Self::channel(at, raw, said)).collect::<Result<_, _>>()?;
+            raw.into_iter().enumerate().map(|(at, raw)| Self::channel(at, raw)).collect::<Result<_, _>>()?;
         match all.iter().enumerate().find(|(at, channel)| all[..*at].iter().any(|other| other.name == channel.name)) {
-            Some((at, channel)) => {
-                Err(refused(said, at, "name", &format!("{} is the name of another one", channel.name)))
-            }
+            Some((at, channel)) => Err(refused(at, "name", &format!("{} is the name of another one", channel.name))),
             None => Ok(all),
         }
     }
 
-    fn channel(at: usize, raw: RawNotify, said: &Said) -> Result<Self, Error> {
+    fn channel(at: usize, raw: RawNotify) -> Result<Self, Error> {
         let kinds = raw.kinds.clone().unwrap_or_default().0;
         let usual = || format!("{}-{}", raw.kind.0, at + 1);
         let name = raw.name.as_ref().map_or_else(usual, |name| name.0.clone());
-        Ok(Self { name, channel: channel(at, raw, said)?, kinds })
+        Ok(Self { name, channel: channel(at, raw)?, kinds })
     }
 }
 
-fn channel(at: usize, raw: RawNotify, said: &Said) -> Result<Channel, Error> {
+fn channel(at: usize, raw: RawNotify) -> Result<Channel, Error> {
     let url = Secret::new(raw.url.0.clone());
     match raw.kind.0.as_str() {
         kind @ ("webhook" | "slack") => {
             if !matches!(url.scheme(), "http" | "https") {
-                return Err(refused(said, at, "url", "must be an address, as https://hooks.example.com/x"));
+                return Err(refused(at, "url", "must be an address, as https://hooks.example.com/x"));
             }
             if kind == "slack" {
                 return Ok(Channel::Slack { url });
             }
             if raw.secret.as_ref().is_some_and(|secret| key(&secret.0).is_none()) {
-                return Err(refused(said, at, "secret", "must be whsec_ and 24 to 64 bytes in base64"));
+                return Err(refused(at, "secret", "must be whsec_ and 24 to 64 bytes in base64"));
             }
             Ok(Channel::Webhook { url, secret: raw.secret.map(|secret| Secret::new(secret.0)) })
         }
         "email" => {
             if !matches!(url.scheme(), "smtp" | "smtps") {
                 let message = "must be a mail server, as smtps://user:password@mail.example.com:465";
-                return Err(refused(said, at, "url", message));
+                return Err(refused(at, "url", message));
             }
             let to = raw.to.unwrap_or_default().0;
             if to.is_empty() {
-                return Err(refused(said, at, "to", "is needed: who gets the mail"));
+                return Err(refused(at, "to", "is needed: who gets the mail"));
             }
-            let to = to.iter().map(|address| mailbox(said, at, "to", address)).collect::<Result<_, _>>()?;
+            let to = to.iter().map(|address| mailbox(at, "to", address)).collect::<Result<_, _>>()?;
             let from = raw.from.map_or_else(|| "taskgate@localhost".to_owned(), |text| text.0);
-            Ok(Channel::Email { server: url, from: mailbox(said, at, "from", &from)?, to })
+            Ok(Channel::Email { server: url, from: mailbox(at, "from", &from)?, to })
         }
-        _ => Err(refused(said, at, "kind", "must be \"webhook\", \"slack\" or \"email\"")),
+        _ => Err(refused(at, "kind", "must be \"webhook\", \"slack\" or \"email\"")),
     }
 }
 
-fn mailbox(said: &Said, at: usize, key: &str, address: &str) -> Result<Mailbox, Error> {
-    address.parse().map_err(|_| refused(said, at, key, &format!("{address:?} is no mail address")))
+fn mailbox(at: usize, key: &str, address: &str) -> Result<Mailbox, Error> {
+    address.parse().map_err(|_| refused(at, key, &format!("{address:?} is no mail address")))
 }
 
-fn refused(said: &Said, at: usize, key: &str, message: &str) -> Error {
-    Error::value(format!("{} ([{at}].{key})", said.place("notify")), message)
+fn refused(at: usize, key: &str, message: &str) -> Error {
+    Error::value(format!("notify[{at}].{key}"), message)
 }
 
 #[cfg(test)]

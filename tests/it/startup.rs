@@ -75,13 +75,18 @@ fn a_contradiction_stops_the_start_and_names_both_places() {
         ("tasks = [{ name = 'demo.a', endpoint = 'POST /a/{task_id}' }]", ["demo.a", "task_id"]),
         ("tasks = [{ name = 'demo.a', endpoint = 'POST /a', args = ['{nothing}'] }]", ["demo.a", "nothing"]),
     ];
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("contradiction.toml").display().to_string();
     for (extra, names) in cases {
-        let config = config(ports::free(), &database, &nobody(), &nobody(), extra);
-        let mut gateway = Gateway::start(&["serve"], 0, Some(&config), &[]);
-        let code = gateway.wait(Duration::from_secs(10));
-        assert!(code.is_some_and(|code| code != 0), "{extra}: ended with {code:?}");
-        for name in names {
-            assert!(gateway.log().contains(name), "{extra} should name {name}:\n{}", gateway.log());
+        let text = config(ports::free(), &database, &nobody(), &nobody(), extra).to_string();
+        std::fs::write(&path, text).expect("the folder is ours");
+        for role in ["serve", "check"] {
+            let refused = run(&[role, "--config", &path], &[]);
+            let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(!refused.status.success(), "{role}, {extra}: {told}");
+            for name in names {
+                assert!(told.contains(name), "{role}, {extra} should name {name}:\n{told}");
+            }
         }
     }
 }
@@ -92,14 +97,24 @@ fn serve_and_check_tell_all_faults_at_once_with_their_lines() {
     let file = folder.path().join("faults.toml");
     let text = "auth = 'none'\n[http]\nlisen = '127.0.0.1:1'\n[database]\nurl = 'sqlite://x.db'\nmax_connections = 0\n\
         [[tasks]]\nname = 'demo.a'\nendpoint = 'POST /a'\nargs = ['{nothing}']\n\
-        [[schedules]]\nname = 's'\ntask = 'demo.a'\ncron = '0 99 * * *'\n";
+        [[schedules]]\nname = 's'\ntask = 'demo.a'\ncron = '0 99 * * *'\n\
+        [[notify]]\nkind = 'slack'\nurl = 'https://h'\nkinds = 'no_consumers'\n\
+        [[inboxes]]\nurl = 'postgres://h:port/d'\n[broker]\ntls_ca = '/nowhere/ca.pem'\n";
     std::fs::write(&file, text).expect("the folder is ours");
     let file = file.display().to_string();
     for role in ["serve", "check"] {
         let refused = run(&[role, "--config", &file], &[]);
         assert!(!refused.status.success());
         let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-        for (key, line) in [("lisen", 3), ("max_connections", 6), ("nothing", 10), ("cron", 11)] {
+        for (key, line) in [
+            ("lisen", 3),
+            ("max_connections", 6),
+            ("nothing", 10),
+            ("cron", 11),
+            ("no_consumers", 18),
+            ("inboxes[0].url", 20),
+            ("/nowhere/ca.pem", 22),
+        ] {
             let place = format!("line {line}");
             assert!(
                 told.lines().any(|one| one.contains(key) && one.contains(&place)),
