@@ -152,6 +152,7 @@ impl Lane {
         histogram!("taskgate_commit_batch_submissions").record(submissions.len() as f64);
         crash_points::reach(crash_points::BEFORE_COMMIT);
         let started = Instant::now();
+        let _announcing = self.hub.announcing();
         let outcome = self.ledger.insert(&submissions).await;
         histogram!("taskgate_commit_seconds").record(started.elapsed().as_secs_f64());
         crash_points::reach(crash_points::AFTER_COMMIT);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::broadcast;
 
+use super::announcements::{Announcements, Announcing};
 use celery::task::{GroupId, Phase, TaskId};
 use ledger::{Event, Submission};
 
@@ -41,6 +42,7 @@ pub struct Hub {
     bad_ends: broadcast::Sender<Arc<Event>>,
     /// Events of redeliveries, for services that count them.
     redeliveries: broadcast::Sender<Arc<Event>>,
+    announcements: Announcements,
 }
 
 impl Default for Hub {
@@ -50,6 +52,7 @@ impl Default for Hub {
             firehose: broadcast::channel(FIREHOSE_CAPACITY).0,
             bad_ends: broadcast::channel(FIREHOSE_CAPACITY).0,
             redeliveries: broadcast::channel(FIREHOSE_CAPACITY).0,
+            announcements: Announcements::default(),
         }
     }
 }
@@ -82,6 +85,16 @@ impl Hub {
     /// Every event of a redelivery that this process has recorded.
     pub fn watch_redeliveries(&self) -> broadcast::Receiver<Arc<Event>> {
         self.redeliveries.subscribe()
+    }
+
+    /// To be called before a commit that may let tasks go; the result lives until the commit is announced, here or by a nudge.
+    pub fn announcing(&self) -> Announcing {
+        self.announcements.begin()
+    }
+
+    /// See [`Announcements::settled`].
+    pub fn settled(&self) -> Option<u64> {
+        self.announcements.settled()
     }
 
     /// Sends these committed events to their watchers.

@@ -1,5 +1,6 @@
 //! Services in front of the ledger (the history database): group commit, batched reads, live events.
 
+pub mod announcements;
 pub mod commit;
 pub mod direct;
 pub mod hub;

@@ -36,6 +36,7 @@ impl Gateway {
     /// Sets the limits of a key, whatever its tasks say. Returns the key's state.
     pub async fn set_limit(&self, namespace: Option<&str>, word: &str, rule: &Rule) -> Result<KeyState, Error> {
         let key = namespace::key(namespace, word);
+        let _announcing = self.hub.announcing();
         self.ledger.set_rule(&key, rule, clock::now()).await?;
         info!("the limit of {key} was changed by hand");
         self.relay.nudge();
@@ -45,6 +46,7 @@ impl Gateway {
 
     /// Resets a key: the limits of its tasks apply again, and the rate starts afresh. Unfinished tasks still count.
     pub async fn reset_limit(&self, namespace: Option<&str>, word: &str) -> Result<bool, Error> {
+        let _announcing = self.hub.announcing();
         let is_reset = self.ledger.reset_key(&namespace::key(namespace, word)).await?;
         self.relay.nudge();
         Ok(is_reset)

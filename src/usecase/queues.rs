@@ -192,9 +192,11 @@ impl Gateway {
 
     /// Resumes a queue: its workers consume it again, and held tasks are published.
     pub async fn resume(&self, queue: &QueueName) -> Result<Replies, QueueError> {
+        let announcing = self.hub.announcing();
         self.ledger.resume_queue(queue, clock::now()).await?;
         self.pauses.refresh(&self.ledger).await?;
         self.relay.nudge();
+        drop(announcing);
         let consumers = self.ledger.take_paused_consumers(queue.as_str()).await?;
         if consumers.is_empty() {
             return Ok(Replies::new());

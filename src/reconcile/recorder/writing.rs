@@ -54,6 +54,7 @@ impl Recorder {
         let mut backoff = Backoff::new(LEDGER_PAUSE);
         loop {
             let started = Instant::now();
+            let _announcing = self.hub.announcing();
             match self.write(&chunk, durable, state).await {
                 Ok(None) => {
                     self.hand_over(&chunk).await;

@@ -129,9 +129,12 @@ impl Relay {
             }
             // What was signalled until now is included in this pass. What comes meanwhile may be too late for it: a worker is faster than the
             // end of a pass.
-            while commits.try_recv().is_ok() {}
+            let settled = self.hub.settled();
+            while commits.try_recv().is_ok() {
+                next.is_poll = false;
+            }
             let started = Instant::now();
-            next = self.pass(next.is_poll, &mut backoff).await;
+            next = self.pass(settled.filter(|_| next.is_poll), &mut backoff).await;
             self.rested = Instant::now() + self.waits.rest_after(started.elapsed());
         }
         while let Ok(batch) = self.direct.try_recv() {
@@ -177,15 +180,17 @@ impl Relay {
     }
 
     /// A pass over the outbox, repeated while it finds full batches. Returns when the next one is due. A poll should find nothing, because
-    /// every due row causes a wake-up; a test checks that.
-    async fn pass(&mut self, is_poll: bool, backoff: &mut Backoff) -> Next {
+    /// every due row causes a wake-up; a test checks that. `settled`: the commits before a poll, all of them announced. If there are more at
+    /// its end, what it found may be theirs, and their wake-up is on the way.
+    async fn pass(&mut self, settled: Option<u64>, backoff: &mut Backoff) -> Next {
         self.write_down().await;
         let drained = self.drain_all().await;
+        let is_missed = settled.is_some() && settled == self.hub.settled();
         self.shared.is_stuck.store(drained.is_err(), Ordering::Release);
         self.shared.room.notify_waiters();
         match drained {
             Ok(drained) => {
-                if is_poll && drained.found > 0 && self.shared.offered.load(Ordering::Acquire) == 0 {
+                if is_missed && drained.found > 0 && self.shared.offered.load(Ordering::Acquire) == 0 {
                     counter!("taskgate_fallback_polls_total", "service" => "relay").increment(1);
                 }
                 backoff.reset();
