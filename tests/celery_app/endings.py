@@ -4,6 +4,7 @@ Every execution is written into `DEMO_JOURNAL`, so that a test can count what th
 """
 import os
 import signal
+import threading
 import time
 
 from celery import chain, chord
@@ -42,6 +43,27 @@ def end_by_hand(self, message="no such page"):
     journal("start", self.request)
     self.update_state(state="FAILURE", meta={"message": message})
     raise Ignore()
+
+
+class Unpickleable(Exception):
+    """Cannot leave its process: Celery puts a stand-in into the record."""
+
+    def __init__(self, page):
+        super().__init__(page)
+        self.lock = threading.Lock()
+
+
+@app.task(name="demo.end_unpickleable", bind=True)
+def end_unpickleable(self):
+    journal("start", self.request)
+    raise Unpickleable("no such page")
+
+
+@app.task(name="demo.end_with_odd_arguments", bind=True)
+def end_with_odd_arguments(self):
+    """JSON has no sets."""
+    journal("start", self.request)
+    raise ValueError("bad", {1})
 
 
 @app.task(name="demo.slow_step", bind=True)

@@ -64,6 +64,22 @@ async fn a_failure_that_a_task_set_by_hand_is_its_end() {
 }
 
 #[tokio::test]
+async fn an_exception_that_cannot_be_pickled_is_named_and_others_are_shown_as_python_does() {
+    for version in [Version::Latest, Version::Older] {
+        let world = Counted::start(CeleryOptions { version, ..CeleryOptions::default() }, "");
+        let id = world.env.submit("demo.end_unpickleable", json!([])).await;
+        let error = world.ends(&id).await["error"].clone();
+        assert_eq!(error["type"], "Unpickleable", "{error}");
+        let task = world.task(&id).await;
+        assert!(task["reason"].as_str().is_some_and(|why| why.contains("UnpickleableExceptionWrapper")), "{task}");
+        assert!(error["message"].as_str().is_some_and(|text| text.contains("no such page")), "{error}");
+        let id = world.env.submit("demo.end_with_odd_arguments", json!([])).await;
+        let error = world.ends(&id).await["error"].clone();
+        assert_eq!((&error["type"], &error["message"]), (&json!("ValueError"), &json!("('bad', {1})")), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn an_ignored_member_counts_as_ended_and_the_body_waits_as_celery_lets_it() {
     let world = Counted::usual("[incidents]\nstuck_after = '2s'\n").await;
     let header = json!([signature("demo.add", json!([1, 2])), signature("demo.end_ignored", json!([]))]);
