@@ -11,9 +11,9 @@ use tracing::{error, info, warn};
 
 use crate::catalog::Damaged;
 use crate::live::commit::outgoing;
-use crate::usecase::SharedGateway;
 use crate::usecase::fan_out::{Kept, tasks};
 use crate::usecase::submit::{SubmitRequest, trace_headers};
+use crate::usecase::{Roster, SharedGateway};
 use celery::plan::{self, Piece};
 use celery::task::{Invalid, Signature, Submission, TaskId};
 use ledger::Error;
@@ -138,7 +138,7 @@ impl Expander {
     /// Writes the next tasks and offers them to the relay. Returns their number, 0 when another replica wrote them.
     async fn piece(&self, fan_out: &ledger::FanOut, kept: &Kept) -> Result<i32, Trouble> {
         let mut submission = self.rows(fan_out, kept)?;
-        let _files = self.gateway.offload(&mut submission.tasks).await;
+        let _files = self.gateway.offload(&mut submission.tasks, &Roster::default()).await;
         let count = i32::try_from(submission.tasks.len()).unwrap_or(i32::MAX);
         let Some(inserted) = self.gateway.ledger.write_piece(fan_out, &submission).await? else { return Ok(0) };
         counter!("taskgate_fan_out_tasks_total").increment(inserted.task_nos.len() as u64);

@@ -59,6 +59,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the store has no such file.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Failed { source: object_store::Error::NotFound { .. }, .. })
+    }
+
     /// With its source, for a person.
     pub fn told(&self) -> String {
         let source = std::error::Error::source(self).map(|source| format!(": {source}")).unwrap_or_default();
@@ -171,7 +176,7 @@ impl Store {
         let path = self.path(key);
         let removed = self.in_time(self.objects().delete(&path)).await;
         match removed {
-            Err(StoreError::Failed { source: object_store::Error::NotFound { .. }, .. }) => {}
+            Err(error) if error.is_missing() => {}
             other => other?,
         }
         if let Place::Folder { root, .. } = &self.0.place

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 
 use super::Gateway;
 use super::keys;
+use super::offload::Roster;
 use super::retry::refused;
 use super::submit::{SubmitError, SubmitRequest, Submitted};
 use celery::task::invalid::MAX_FOUND;
@@ -42,10 +43,11 @@ impl Gateway {
     /// # Cancel safety
     /// A dropped call may leave any of them accepted.
     pub async fn submit_many(self: &Arc<Self>, requests: Vec<SubmitRequest>) -> Vec<Result<Submitted, SubmitError>> {
-        let among_many = requests.len() > 1;
+        let (among_many, roster) = (requests.len() > 1, Roster::default());
         // The futures are polled in order, so the committer's queue is filled in order.
         let submit = async |(place, mut request): (usize, SubmitRequest)| {
             request.among_many = among_many;
+            request.roster = roster.clone();
             // Checking and planning many calls at once would block the thread for other requests.
             for _ in 0..place / TURN {
                 tokio::task::yield_now().await;
@@ -99,7 +101,7 @@ impl Gateway {
             fingerprint: key.fingerprint,
             expires_at: now.plus(self.keep_idempotency),
         });
-        let _files = self.offload(&mut whole.tasks).await;
+        let _files = self.offload(&mut whole.tasks, &Roster::default()).await;
         self.prepare_queue(&whole).await;
         let dropping = keys::dropping(&whole);
         match self.commit.commit(whole).await.map_err(SubmitError::from)? {

@@ -69,6 +69,8 @@ use ledger::SharedLedger;
 use runtime::clock::Time;
 
 pub use nudge::{Nudge, Wake};
+pub(crate) use offload::Kept;
+pub use offload::Roster;
 pub use warnings::Warning;
 pub use watch::Watcher;
 

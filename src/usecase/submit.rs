@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Gateway;
 use super::keys;
 use super::limits::{Keys, at_once};
+use super::offload::Roster;
 use super::revoke::RevokeError;
 use super::rows::{dag, edge, groups, recovery};
 use super::rules::add_links;
@@ -42,6 +43,8 @@ pub struct SubmitRequest {
     pub whole: bool,
     /// Whether it comes together with many others, which share commits.
     pub among_many: bool,
+    /// Shared by all that come together.
+    pub roster: Roster,
     /// The signature to submit after a failure of the whole, if there is one.
     pub on_failure: Option<serde_json::Value>,
     pub traceparent: Option<String>,
@@ -62,6 +65,7 @@ impl SubmitRequest {
             committed: false,
             whole: false,
             among_many: false,
+            roster: Roster::default(),
             on_failure: None,
             traceparent: None,
             idempotency: None,
@@ -182,11 +186,11 @@ impl Gateway {
         self.check_retries(&request.submission).await?;
         let strict = !request.committed && self.names_strict(&request.submission.signature);
         self.look_before_refusing(strict).await?;
-        let (contest, among_many) = (Contest::of(&request), request.among_many);
+        let (contest, among_many, roster) = (Contest::of(&request), request.among_many, request.roster.clone());
         let planner = Arc::clone(self);
         let (mut submission, submitted) = heavy::run(bytes, move || planner.prepared(request, clock::now())).await?;
         // Held until the commit: no sweep removes what no task names yet.
-        let _files = self.offload(&mut submission.tasks).await;
+        let _files = self.offload(&mut submission.tasks, &roster).await;
         let replaces = contest.as_ref().is_some_and(|contest| contest.wish == OnConflict::Replace);
         let spare = replaces.then(|| (submission.clone(), submitted.clone()));
         self.prepare_queue(&submission).await;

@@ -2,6 +2,7 @@
 
 use super::Gateway;
 use super::keys;
+use super::offload::Roster;
 use super::schedules::ScheduleError;
 use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted};
 use crate::guard::namespace;
@@ -33,7 +34,7 @@ impl Gateway {
             ..SubmitRequest::new(call_of(&schedule, &definition, id.clone()))
         };
         let (mut submission, submitted) = self.prepared(request, now)?;
-        let _files = self.offload(&mut submission.tasks).await;
+        let _files = self.offload(&mut submission.tasks, &Roster::default()).await;
         let run = NewRun {
             scheduled_at: now,
             fired_at: now,

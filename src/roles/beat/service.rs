@@ -18,7 +18,7 @@ use super::firing::{Planned, decided};
 use super::seed;
 use crate::config::RawSchedule;
 use crate::usecase::revoke::RevokeRequest;
-use crate::usecase::{Nudge, SharedGateway};
+use crate::usecase::{Kept, Nudge, Roster, SharedGateway};
 use celery::task::TaskId;
 use ledger::{Conflict, Fired, Firing, Firings, Inserted, MOST_AHEAD, Schedule, Submission};
 use runtime::clock::{self, Time};
@@ -171,19 +171,27 @@ impl Beat {
             replaced.push(if plan.overlap() == Overlap::Replace { previous.to_vec() } else { Vec::new() });
             firings.push(decided(&self.gateway, plan, previous, now));
         }
+        // Before the revokes are announced: a store may take a while, and the tick must follow the announcement at once.
+        let files = self.offload(&mut firings).await;
         self.announce_revokes(&replaced, now).await?;
-        let mut files = Vec::new();
-        for submission in
-            firings.iter_mut().flat_map(|firing| &mut firing.runs).filter_map(|run| run.submission.as_mut())
-        {
-            files.push(self.gateway.offload(&mut submission.tasks).await);
-        }
         let fired = self.gateway.ledger.fire(&firings, now).await?;
         drop(files);
         let ours = replaced.into_iter().zip(&fired).filter(|(_, fired)| fired.is_some());
         self.revoke(ours.flat_map(|(replaced, _)| replaced).collect());
         let won = fired.iter().flatten().count();
         Ok((won, conclude(firings, fired)))
+    }
+
+    /// Moves large arguments into the store; see [`Gateway::offload`](crate::usecase::Gateway::offload).
+    async fn offload(&self, firings: &mut [Firing]) -> Vec<Kept> {
+        let roster = Roster::default();
+        let mut files = Vec::new();
+        for run in firings.iter_mut().flat_map(|firing| &mut firing.runs) {
+            if let Some(submission) = &mut run.submission {
+                files.push(self.gateway.offload(&mut submission.tasks, &roster).await);
+            }
+        }
+        files
     }
 
     /// Unfinished tasks of the last firings, by schedule, where the overlap policy needs them.

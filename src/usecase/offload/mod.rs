@@ -8,8 +8,11 @@ mod messages;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::Gateway;
@@ -19,44 +22,62 @@ use crate::reconcile::uploads::LABEL;
 use crate::reconcile::workers::is_online;
 use crate::stores::{Kind, Reference, Store, StoreError, StoredFile};
 use celery::json::Fields;
-use celery::task::{TaskId, json};
-use ledger::{NewTask, Task, Worker};
+use celery::task::{Json, TaskId, json};
+use ledger::{Error, NewTask, SharedLedger, Task, Worker};
 use messages::{Arguments, followers, with_arguments};
 use runtime::{clock, heavy};
+
+/// How long a submission waits for the store. What it has not taken by then stays in the messages.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Files of one submission that belong to no task before its commit.
 pub(crate) type Kept = Vec<StoredFile>;
 
+/// The workers at the time of a submission, or of many that come together: read once, when the first large argument is found.
+#[derive(Debug, Clone, Default)]
+pub struct Roster(Arc<OnceCell<Vec<Worker>>>);
+
+impl Roster {
+    async fn read(&self, ledger: &SharedLedger) -> Result<&[Worker], Error> {
+        self.0.get_or_try_init(|| ledger.workers()).await.map(Vec::as_slice)
+    }
+}
+
 impl Gateway {
     /// Moves the large arguments of a submission's tasks into the store. Keep what is returned until the submission is committed: no sweep
-    /// removes it meanwhile.
-    pub(crate) async fn offload(&self, tasks: &mut Vec<NewTask>) -> Kept {
+    /// removes it meanwhile. After the first failure of the store the other arguments stay where they are.
+    pub(crate) async fn offload(&self, tasks: &mut Vec<NewTask>, roster: &Roster) -> Kept {
         let is_large = |task: &NewTask| self.large(task).is_some();
         let Some(store) = self.stores.get(DEFAULT_STORE).filter(|_| tasks.iter().any(is_large)) else {
             return Kept::new();
         };
-        let Ok(workers) = self.ledger.workers().await else { return Kept::new() };
-        let carried = carried(tasks).await;
+        let Ok(workers) = roster.read(&self.ledger).await else { return Kept::new() };
+        let limit_of = |task: &NewTask| self.large(task).filter(|_| is_ours_alone(workers, task.queue.as_str()));
+        let is_later = |task: &NewTask| task.headers.is_none();
+        let some_are_later = tasks.iter().any(|task| is_later(task) && limit_of(task).is_some());
+        let carried = if some_are_later { carried(tasks).await } else { HashSet::new() };
+        let until = Instant::now() + PATIENCE;
         let mut kept = Kept::new();
         let mut moved: HashMap<TaskId, Arguments> = HashMap::new();
         for task in tasks.iter_mut() {
-            let Some(limit) = self.large(task).filter(|_| is_ours_alone(&workers, task.queue.as_str())) else {
+            let Some(limit) = limit_of(task).filter(|_| !is_later(task) || carried.contains(&task.id)) else {
                 continue;
             };
-            let is_later = task.headers.is_none();
-            if is_later && !carried.contains(&task.id) {
-                continue;
-            }
-            match lightened(store, task, limit).await {
-                Ok(None) => {}
-                Ok(Some((arguments, files))) => {
+            match timeout_at(until, lightened(store, task, limit)).await {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some((arguments, files)))) => {
                     kept.extend(files);
-                    if is_later {
+                    if is_later(task) {
                         moved.insert(task.id.clone(), arguments);
                     }
                 }
-                Err(error) => {
-                    warn!(task.id = %task.id, error = %error, "large arguments of {} stay in its message: {error}", task.id);
+                Ok(Err(error)) => {
+                    warn!(task.id = %task.id, %error, "large arguments stay in their messages, from task {} on: {error}", task.id);
+                    break;
+                }
+                Err(_) => {
+                    warn!(task.id = %task.id, "large arguments stay in their messages, from task {} on: the store is too slow", task.id);
+                    break;
                 }
             }
         }
@@ -71,20 +92,30 @@ impl Gateway {
         self.catalog.offload(task.name.as_str()).filter(|limit| task.body.len() as u64 > *limit)
     }
 
-    /// A task with its result, when that lies in a store as its own and is no larger than a request may be; else with the reference. A task
-    /// may return any text, also the key of somebody else's file.
+    /// A task with its result, where that lies in a store; with the reference when it cannot be read.
     pub(super) async fn restored(&self, task: Arc<Task>) -> Arc<Task> {
-        let reference = task.result.as_ref().and_then(|result| Reference::read(result.get()));
-        let is_its_own =
-            |reference: &Reference| reference.is_of_task(&task.id) && reference.bytes <= self.limits.body as u64;
-        let Some(reference) = reference.filter(is_its_own) else { return task };
-        let Some(store) = self.stores.get(&reference.store) else { return task };
-        let result = store.read(&reference).await.ok().and_then(|bytes| String::from_utf8(bytes.into()).ok());
-        match result.and_then(|text| RawValue::from_string(text).ok()) {
-            Some(result) => Arc::new(Task { result: Some(result), ..Arc::unwrap_or_clone(task) }),
-            None => task,
+        let Some((store, reference)) = self.kept_result(&task) else { return task };
+        match read_result(store, &reference).await {
+            Ok(Some(result)) => Arc::new(Task { result: Some(result), ..Arc::unwrap_or_clone(task) }),
+            Ok(None) | Err(_) => task,
         }
     }
+
+    /// Where a task's result lies, when that is a store, as its own, and no larger than a request may be. A task may return any text, also
+    /// the key of somebody else's file.
+    pub(super) fn kept_result(&self, task: &Task) -> Option<(&Store, Reference)> {
+        let reference = Reference::read(task.result.as_ref()?.get())?;
+        let is_its_own = reference.is_of_task(&task.id) && reference.bytes <= self.limits.body as u64;
+        let store = self.stores.get(&reference.store).filter(|_| is_its_own)?;
+        Some((store, reference))
+    }
+}
+
+/// The result in a store; `None` when it is no JSON.
+pub(super) async fn read_result(store: &Store, reference: &Reference) -> Result<Option<Json>, StoreError> {
+    let bytes = store.read(reference).await?;
+    let text = String::from_utf8(bytes.into()).ok();
+    Ok(text.and_then(|text| RawValue::from_string(text).ok()))
 }
 
 /// Whether workers that know references read the queue, and no others.
@@ -99,9 +130,6 @@ fn is_ours_alone(workers: &[Worker], queue: &str) -> bool {
 
 /// The later tasks that the submission's messages carry. Reading large messages takes a while, so other requests go on meanwhile.
 async fn carried(tasks: &mut Vec<NewTask>) -> HashSet<TaskId> {
-    if tasks.iter().all(|task| task.headers.is_some()) {
-        return HashSet::new();
-    }
     let (bytes, own) = (bytes(tasks), std::mem::take(tasks));
     let (own, found) = heavy::run(bytes, move || {
         let messages = own.iter().filter(|task| task.headers.is_some());
