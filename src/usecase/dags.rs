@@ -7,14 +7,14 @@
 //! A place that its result does not have ends the task as failed, and so what follows it.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::Gateway;
 use super::admission::foreign_name;
 use super::limits::at_once;
+use super::offload::read_result;
 use super::retry::RetryError;
 use super::revoke::{RevokeError, RevokeRequest, Revoked};
 use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted, trace_headers};
@@ -32,6 +32,8 @@ use runtime::clock::{self, Time};
 const PAGE: i64 = 100;
 /// A success may be known before its result is.
 const RESULT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a result in a store is waited for before the part is left to a later pass.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a pass over the parts found.
 #[derive(Debug)]
@@ -44,12 +46,10 @@ pub(crate) struct Stepped {
     pub broken: Vec<(i64, Error)>,
 }
 
-/// Why a part is not sent.
-enum Held {
-    /// It may be sent later.
-    NotYet,
-    /// Its tasks have failed.
-    Failed { kind: &'static str, detail: String },
+/// Why the tasks of a part have failed.
+struct Unfit {
+    kind: &'static str,
+    detail: String,
 }
 
 impl Gateway {
@@ -57,17 +57,22 @@ impl Gateway {
     /// the others.
     pub(crate) async fn step_dags(&self, after: i64) -> Result<Stepped, Error> {
         let ready = self.ledger.ready_parts(after, PAGE).await?;
-        let (mut has_sent, mut broken) = (false, Vec::new());
+        let (mut has_sent, mut broken, mut failure) = (false, Vec::new(), None);
+        let mut is_store_away = false;
         for part in &ready {
-            match self.send_part(part).await {
+            match self.send_part(part, &mut is_store_away).await {
                 Ok(is_sent) => has_sent |= is_sent,
                 Err(error) if !error.is_transient() => broken.push((part.no, error)),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
             }
         }
         if has_sent {
             self.relay.nudge();
         }
+        failure.map_or(Ok(()), Err)?;
         let is_full = i64::try_from(ready.len()).is_ok_and(|count| count == PAGE);
         let rest = ready.last().filter(|_| is_full).map(|last| last.no);
         Ok(Stepped { rest, waits: rest.is_some() || self.ledger.has_parts().await?, broken })
@@ -80,18 +85,24 @@ impl Gateway {
         Ok(())
     }
 
-    /// Whether the part is done with.
-    async fn send_part(&self, part: &ReadyPart) -> Result<bool, Error> {
+    /// Whether the part is done with. It is tried again later while a result is on its way, or the store that has it is away.
+    async fn send_part(&self, part: &ReadyPart, is_store_away: &mut bool) -> Result<bool, Error> {
         let now = clock::now();
         let Some(stored) = StoredPart::parse(&part.document) else {
             warn!(part = part.no, "a part of a DAG cannot be read any more; it is dropped");
             return self.ledger.release_part(part.no, &[], now).await.map(|_| true);
         };
-        let known = self.known_to(&stored).await?;
+        let mut known = self.known_to(&stored).await?;
+        let read = || stored.reads.values().flat_map(|read| &read.ids);
+        if read().any(|id| is_on_its_way(known.get(id), now)) {
+            return Ok(false);
+        }
+        if !self.restore_all(read(), &mut known, is_store_away).await {
+            return Ok(false);
+        }
         let releases = match self.releases(&stored, &known, now) {
             Ok(releases) => releases,
-            Err(Held::NotYet) => return Ok(false),
-            Err(Held::Failed { kind, detail }) => {
+            Err(Unfit { kind, detail }) => {
                 self.fail_part(&stored, kind, &detail, now).await?;
                 Vec::new()
             }
@@ -107,19 +118,44 @@ impl Gateway {
         let names = part.reads.values().flat_map(|read| &read.ids).chain(&part.entries);
         let ids: Vec<TaskId> = names.filter_map(|id| TaskId::parse(id).ok()).collect();
         let tasks = self.ledger.tasks_by_id(&ids).await?;
-        let mut known = HashMap::with_capacity(tasks.len());
-        for task in tasks {
-            let task = Arc::unwrap_or_clone(self.restored(Arc::new(task)).await);
-            known.insert(task.id.to_string(), task);
-        }
-        Ok(known)
+        Ok(tasks.into_iter().map(|task| (task.id.to_string(), task)).collect())
     }
 
-    fn releases(&self, part: &StoredPart, known: &HashMap<String, Task>, now: Time) -> Result<Vec<Release>, Held> {
-        if part.reads.values().flat_map(|read| &read.ids).any(|id| is_on_its_way(known.get(id), now)) {
-            return Err(Held::NotYet);
+    /// Reads the results that lie in a store. False when it is away; it is then not asked again in the same pass. A result that is gone
+    /// for good is removed.
+    async fn restore_all(
+        &self,
+        ids: impl Iterator<Item = &String>,
+        known: &mut HashMap<String, Task>,
+        is_store_away: &mut bool,
+    ) -> bool {
+        for id in ids {
+            let Some(task) = known.get_mut(id) else { continue };
+            let Some((store, reference)) = self.kept_result(task) else { continue };
+            if *is_store_away {
+                return false;
+            }
+            match tokio::time::timeout(STORE_PATIENCE, read_result(store, &reference)).await {
+                Ok(Ok(result)) => task.result = result,
+                Ok(Err(error)) if error.is_missing() => task.result = None,
+                Ok(Err(error)) => {
+                    info!(task.id = %task.id, %error, "a part of a DAG waits for the result of {id}: {}", error.told());
+                    *is_store_away = true;
+                }
+                Err(_) => {
+                    info!(task.id = %task.id, "a part of a DAG waits for the result of {id}: the store is too slow");
+                    *is_store_away = true;
+                }
+            }
+            if *is_store_away {
+                return false;
+            }
         }
-        let failed = |kind, detail| Held::Failed { kind, detail };
+        true
+    }
+
+    fn releases(&self, part: &StoredPart, known: &HashMap<String, Task>, now: Time) -> Result<Vec<Release>, Unfit> {
+        let failed = |kind, detail| Unfit { kind, detail };
         let signature =
             part.filled(&|name| value_of(part, known, name)).map_err(|detail| failed("TemplateError", detail))?;
         if !part.reads.is_empty() {
@@ -276,7 +312,7 @@ fn is_on_its_way(task: Option<&Task>, now: Time) -> bool {
 fn value_of(part: &StoredPart, known: &HashMap<String, Task>, name: &str) -> Result<String, String> {
     let (node, path) = split(name);
     let read = part.reads.get(node).ok_or_else(|| format!("{node} is no predecessor"))?;
-    let value = result_of(read, known).ok_or_else(|| format!("the result of {node} is not in the ledger"))?;
+    let value = result_of(read, known).ok_or_else(|| format!("the result of {node} is not kept any more"))?;
     match path {
         None => Ok(value.get().to_owned()),
         Some(path) => within(&value, path)

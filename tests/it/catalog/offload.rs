@@ -1,5 +1,8 @@
 //! Large arguments and results of taskgate's own worker are kept in a store.
 
+use std::fs;
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::harness::environment::{Harness, Lent, Options};
@@ -21,7 +24,10 @@ properties.text = { type = "string" }
 "#;
 
 fn environment(more: &str) -> (Lent<Box<Harness>>, String) {
-    let folder = tempfile::tempdir().expect("a folder").keep();
+    environment_in(&tempfile::tempdir().expect("a folder").keep(), more)
+}
+
+fn environment_in(folder: &Path, more: &str) -> (Lent<Box<Harness>>, String) {
     let store = format!("[stores.default]\nurl = 'file://{}'\norphan_after = '1s'\nsweep = '1s'\n", folder.display());
     let all = format!("{store}{more}{ENTRY}");
     (Harness::start(&Options { config: all.clone(), without_worker: true, ..Options::default() }), all)
@@ -29,11 +35,15 @@ fn environment(more: &str) -> (Lent<Box<Harness>>, String) {
 
 /// taskgate's own worker, with the same configuration.
 async fn worker(env: &Lent<Box<Harness>>, extra: &str) -> Gateway {
+    worker_of(env, extra, &["celery"]).await
+}
+
+async fn worker_of(env: &Lent<Box<Harness>>, extra: &str, queues: &[&str]) -> Gateway {
     let all = config(0, &env.database, &env.redis.url(0), &env.redis.url(1), extra);
-    let worker = Gateway::start(&["worker", "-Q", "celery"], 0, Some(&all), &[]);
+    let worker = Gateway::start(&["worker", "-Q", &queues.join(",")], 0, Some(&all), &[]);
     eventually("the worker is known", async || {
         let workers = env.http.get("/v1/workers").await.expect(200);
-        let served = workers["workers"].as_array()?.iter().any(|worker| worker["queues"] == json!(["celery"]));
+        let served = workers["workers"].as_array()?.iter().any(|worker| worker["queues"] == json!(queues));
         served.then_some(())
     })
     .await;
@@ -124,4 +134,53 @@ async fn where_a_python_worker_reads_the_queue_arguments_stay_in_the_message() {
     let accepted = env.http.post("/large", &json!({"text": text})).await.expect(202);
     let done = env.finished(accepted["task_id"].as_str().expect("an id")).await;
     assert_eq!(done["result"]["args"][0], json!(text), "it got what was said");
+}
+
+/// A part of a DAG reads a large result while the store is away: it is sent when the store is back.
+#[tokio::test]
+async fn a_part_of_a_dag_waits_for_a_store_that_is_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (env, extra) = environment_in(folder.path(), "");
+    let _worker = worker_of(&env, &extra, &["celery", "later"]).await;
+    env.http.post("/v1/queues/later/pause", &json!({})).await.expect(200);
+    let text = "d".repeat(300 << 10);
+    let call = |args: Value, queue: &str, after: &[&str]| json!({"task": "tasks.request_info", "args": args, "queue": queue, "after": after});
+    let nodes = json!({
+        "large": call(json!([text]), "celery", &[]),
+        "gate": call(json!([]), "later", &[]),
+        "last": call(json!(["{large.args.0}", "{gate.args}"]), "celery", &["large", "gate"]),
+    });
+    let accepted = env.http.post("/v1/tasks", &json!({"dag": {"nodes": nodes}})).await.expect(202);
+    let (results, away) = (folder.path().join("results"), folder.path().join("away"));
+    eventually("the large result is in the store", async || {
+        fs::read_dir(&results).is_ok_and(|mut tasks| tasks.next().is_some()).then_some(())
+    })
+    .await;
+    let root = accepted["task_id"].as_str().or(accepted["group_id"].as_str()).expect("an id");
+    let graph = async || env.http.get(&format!("/v1/tasks/{root}/graph")).await.expect(200);
+    let ended = async |count: usize| {
+        let graph = graph().await;
+        let nodes = graph["nodes"].as_array().expect("nodes");
+        (nodes.iter().filter(|node| node["phase"] == "succeeded").count() == count).then_some(())
+    };
+    eventually("the large one has ended", async || ended(1).await).await;
+    fs::rename(&results, &away).expect("the folder is ours");
+    // Neither readable nor missing.
+    fs::write(&results, "").expect("the folder is ours");
+    env.http.post("/v1/queues/later/resume", &json!({})).await.expect(200);
+    eventually("the gate has ended", async || ended(2).await).await;
+    let log = "waits for the result of";
+    eventually("the part waits", async || env.gateway.log().contains(log).then_some(())).await;
+    fs::remove_file(&results).expect("the file is ours");
+    fs::rename(&away, &results).expect("the folder is ours");
+    eventually("the last one has ended", async || ended(3).await).await;
+    let graph = graph().await;
+    let nodes = graph["nodes"].as_array().expect("nodes").iter();
+    let ids = nodes.filter_map(|node| node["task_id"].as_str());
+    let mut whole = 0;
+    for id in ids {
+        let result = env.http.get(&format!("/result/{id}")).await.expect(200)["result"].clone();
+        whole += usize::from(result["args"] == json!([text, []]));
+    }
+    assert_eq!(whole, 1, "the last one got the whole: {graph}");
 }
