@@ -1,6 +1,7 @@
 //! How queues and workers stood over time: averages of the looks that [`crate::tell::samples`] has written down.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Gateway;
 use super::stats::{Question, steps};
@@ -29,25 +30,51 @@ pub struct WorkerPoint {
 pub type Series<P> = (String, Vec<(Time, P)>);
 
 impl Gateway {
-    /// Queues with their waiting messages. The names that were asked for are all answered; else those in which something waited.
+    /// Queues with their waiting messages. The names that were asked for are all answered; else the [`MOST_SERIES`] in which most waited.
     pub async fn queue_history(&self, question: &Question, now: Time) -> Result<Vec<Series<QueuePoint>>, Error> {
         let measures = ["samples", "queue_waiting", "queue_age_ms"];
         let mut window = Window { by_queue: true, ..question.window(now, &measures) };
-        if !window.queues.is_empty() {
-            // The number of looks has no queue.
-            window.queues.push(String::new());
+        if question.queues.is_empty() {
+            let totals = self.ledger.figures(&Window { measures: vec!["queue_waiting"], ..whole(&window) }).await?;
+            window.queues = largest(&totals);
         }
+        let names: BTreeSet<String> = window.queues.iter().cloned().collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The number of looks has no queue.
+        window.queues.push(String::new());
         let figures = self.ledger.figures(&window).await?;
-        Ok(queues(&window, &question.queues, &figures))
+        Ok(queues(&window, names, &figures))
     }
 
-    /// Workers with their busy slots and their memory.
+    /// Workers with their busy slots and their memory: the first [`MOST_SERIES`] by name.
     pub async fn worker_history(&self, question: &Question, now: Time) -> Result<Vec<Series<WorkerPoint>>, Error> {
         let measures = ["worker_samples", "worker_active", "worker_slots", "worker_kib"];
-        let window = Window { by_name: true, ..question.window(now, &measures) };
+        let mut window = Window { by_name: true, ..question.window(now, &measures) };
+        let seen = self.ledger.figures(&Window { measures: vec!["worker_samples"], ..whole(&window) }).await?;
+        let names: BTreeSet<String> = seen.into_iter().map(|figure| figure.name).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        window.names = names.into_iter().take(MOST_SERIES).collect();
         let figures = self.ledger.figures(&window).await?;
         Ok(workers(&window, &figures))
     }
+}
+
+/// The same time as one step, to learn which names there are without reading all their points.
+fn whole(window: &Window) -> Window {
+    Window { step_micros: i64::MAX, ..window.clone() }
+}
+
+/// The names with the largest sums.
+fn largest(totals: &[Figure]) -> Vec<String> {
+    let mut names: Vec<(i64, &str)> = totals.iter().map(|figure| (figure.amount, figure.queue.as_str())).collect();
+    names.retain(|(_, name)| !name.is_empty());
+    names.sort_unstable_by_key(|(total, name)| (Reverse(*total), *name));
+    names.truncate(MOST_SERIES);
+    names.into_iter().map(|(_, name)| name.to_owned()).collect()
 }
 
 /// Amounts by series, step and measure.
@@ -66,17 +93,15 @@ fn amount(sums: &Sums<'_>, name: &str, at: Time, measure: &str) -> Option<i64> {
     sums.get(name)?.get(&at)?.get(measure).copied()
 }
 
-fn queues(window: &Window, asked: &[String], figures: &[Figure]) -> Vec<Series<QueuePoint>> {
+fn queues(window: &Window, names: BTreeSet<String>, figures: &[Figure]) -> Vec<Series<QueuePoint>> {
     let sums = sums(figures, |figure| &figure.queue);
     let total = |name: &str| -> i64 {
         let steps = sums.get(name).into_iter().flat_map(BTreeMap::values);
         steps.filter_map(|step| step.get("queue_waiting")).sum()
     };
-    let mut names: Vec<&str> = sums.keys().copied().filter(|name| !name.is_empty()).collect();
-    names.extend(asked.iter().map(String::as_str).filter(|name| !sums.contains_key(name)));
-    names.sort_by_key(|name| (std::cmp::Reverse(total(name)), *name));
-    names.dedup();
-    names.truncate(MOST_SERIES);
+    let mut names: Vec<String> = names.into_iter().collect();
+    // Stable: names with the same total stay in order.
+    names.sort_by_cached_key(|name| Reverse(total(name)));
     let point = |name: &str, at: Time| {
         let looks = amount(&sums, "", at, "samples").filter(|looks| *looks > 0);
         let average = |measure| looks.map(|looks| amount(&sums, name, at, measure).unwrap_or(0) as f64 / looks as f64);
@@ -85,7 +110,11 @@ fn queues(window: &Window, asked: &[String], figures: &[Figure]) -> Vec<Series<Q
         let oldest_secs = average("queue_age_ms").filter(|_| is_age_known).map(|millis| millis / 1_000.0);
         (at, QueuePoint { waiting: average("queue_waiting"), oldest_secs })
     };
-    names.into_iter().map(|name| (name.to_owned(), steps(window).map(|at| point(name, at)).collect())).collect()
+    let series = |name: String| {
+        let points = steps(window).map(|at| point(&name, at)).collect();
+        (name, points)
+    };
+    names.into_iter().map(series).collect()
 }
 
 fn workers(window: &Window, figures: &[Figure]) -> Vec<Series<WorkerPoint>> {
@@ -96,8 +125,7 @@ fn workers(window: &Window, figures: &[Figure]) -> Vec<Series<WorkerPoint>> {
         let memory_bytes = average("worker_kib").map(|kib| kib * 1_024.0);
         (at, WorkerPoint { active: average("worker_active"), slots: average("worker_slots"), memory_bytes })
     };
-    let names = sums.keys().take(MOST_SERIES);
-    names.map(|name| ((*name).to_owned(), steps(window).map(|at| point(name, at)).collect())).collect()
+    sums.keys().map(|name| ((*name).to_owned(), steps(window).map(|at| point(name, at)).collect())).collect()
 }
 
 #[cfg(test)]
@@ -124,6 +152,22 @@ mod tests {
         Figure { at: Time(at), measure: measure.to_owned(), bucket: -1, name, queue, amount }
     }
 
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn of_many_queues_those_are_shown_in_which_most_waited_and_of_those_asked_for_all() {
+        let many: Vec<String> = (0..MOST_SERIES + 10).map(|n| format!("queue-{n:03}")).collect();
+        let totals: Vec<Figure> =
+            many.iter().enumerate().map(|(n, name)| figure(0, "queue_waiting", "", name, n as i64)).collect();
+        let shown = largest(&totals);
+        assert_eq!((shown.len(), shown[0].as_str()), (MOST_SERIES, "queue-059"));
+        assert!(!shown.contains(&"queue-009".to_owned()), "{shown:?}");
+        let asked = queues(&window(), many.iter().cloned().collect(), &totals);
+        assert_eq!((asked.len(), asked[0].0.as_str()), (many.len(), "queue-059"));
+    }
+
     #[test]
     fn a_queue_is_empty_where_nothing_waited_and_unknown_where_nobody_looked() {
         let figures = [
@@ -131,7 +175,7 @@ mod tests {
             figure(0, "queue_waiting", "", "mail", 6),
             figure(0, "queue_age_ms", "", "mail", 8_000),
         ];
-        let found = queues(&window(), &["quiet".to_owned()], &figures);
+        let found = queues(&window(), names(&["mail", "quiet"]), &figures);
         let point = |waiting: f64, age: f64| QueuePoint { waiting: Some(waiting), oldest_secs: Some(age) };
         assert_eq!(
             found[0],
@@ -144,7 +188,7 @@ mod tests {
     #[test]
     fn an_age_that_the_broker_does_not_tell_is_unknown() {
         let figures = [figure(0, "samples", "", "", 1), figure(0, "queue_waiting", "", "mail", 6)];
-        let found = queues(&window(), &[], &figures);
+        let found = queues(&window(), names(&["mail"]), &figures);
         assert_eq!(found[0].1[0].1, QueuePoint { waiting: Some(6.0), oldest_secs: None });
     }
 
