@@ -1,8 +1,9 @@
-//! Type hints of a Python task, as a worker reports them: `{'x': <class 'int'>, 'y': typing.Optional[str], 'return': <class 'int'>}`.
-//! Celery 5.4 reports `__annotations__`; a worker whose application calls `taskgate.tell_types()` reports `taskgate_hints`, which looks alike.
+//! The signature of a Python task, as a worker reports it: `{'x': <class 'int'>, 'y': typing.Optional[str], 'return': <class 'int'>}`.
+//! Celery 5.4 reports `__annotations__`; a worker whose application calls `taskgate.tell_types()` reports `taskgate_hints`, which looks alike,
+//! and `taskgate_signature`: which arguments there are, and which are required.
 //!
-//! Pure. An unknown hint allows any type: only values that a hint certainly forbids are refused. Positional arguments are not checked,
-//! because parameters without a hint are missing in the report, so the positions of the others are unknown.
+//! Pure. An unknown hint allows any type: only values that a hint certainly forbids are refused. Types of positional arguments are not
+//! checked.
 
 use std::collections::BTreeSet;
 
@@ -10,9 +11,15 @@ use celery::task::json::Fields;
 use serde_json::value::RawValue;
 
 use super::Invalid;
+use super::body::escape;
+use super::parameters::Parameters;
 
-/// The attributes of a task that have its hints.
-pub const ATTRIBUTES: [&str; 2] = ["taskgate_hints", "__annotations__"];
+/// The attribute of a task that has its parameters.
+const SIGNATURE: &str = "taskgate_signature";
+/// The attributes of a task that have its hints; a worker that has both tells the same twice.
+const HINTS: [&str; 2] = ["taskgate_hints", "__annotations__"];
+/// All attributes that say what a task takes.
+pub const ATTRIBUTES: [&str; 3] = [SIGNATURE, HINTS[0], HINTS[1]];
 
 /// The JSON type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,9 +33,14 @@ pub enum Kind {
     Object,
 }
 
-/// The hints of a task by parameter name, in order.
+/// What a worker has told of a task's signature.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Annotations(Vec<(String, Hint)>);
+pub struct Annotations {
+    /// By parameter name, in order.
+    hints: Vec<(String, Hint)>,
+    /// `None` where the worker tells types only.
+    parameters: Option<Parameters>,
+}
 
 /// The kinds that are allowed; `None` for any.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,56 +82,66 @@ impl Kind {
 }
 
 impl Annotations {
-    /// Parses a line of `inspect registered` with [`ATTRIBUTES`]: the task's name, and its hints if it has any.
+    /// Parses a line of `inspect registered` with [`ATTRIBUTES`]: the task's name, and its signature if the worker tells it.
     pub fn told(line: &str) -> Option<(String, Self)> {
         let (name, rest) = line.split_once(" [")?;
-        let told = rest.strip_suffix(']')?;
-        let told = ATTRIBUTES.iter().find_map(|attribute| told.strip_prefix(attribute)?.strip_prefix('='))?;
-        // A worker that has both attributes tells the same twice.
-        let hints = split_once(told, ' ').map_or(told, |(first, _)| first);
-        Some((name.to_owned(), Self::parse(hints)?))
-    }
-
-    /// Parses Python's `repr` of the dictionary.
-    fn parse(text: &str) -> Option<Self> {
-        let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
-        let mut hints = Vec::new();
-        for pair in parts(inner, ',') {
-            let (name, hint) = split_once(pair, ':')?;
-            let name = name.trim().trim_matches(['\'', '"']).to_owned();
-            if name != "return" {
-                let written = bare(hint);
-                hints.push((name, Hint { kinds: kinds(&written), written }));
-            }
+        let told: Vec<&str> = parts(rest.strip_suffix(']')?, ' ');
+        let value = |attribute: &str| told.iter().find_map(|part| part.strip_prefix(attribute)?.strip_prefix('='));
+        let hints = HINTS.iter().find_map(|attribute| value(attribute)).map(hints);
+        let parameters = value(SIGNATURE).map(Parameters::parse);
+        if hints.is_none() && parameters.is_none() {
+            return None;
         }
-        Some(Self(hints))
+        Some((name.to_owned(), Self { hints: hints.unwrap_or(Some(Vec::new()))?, parameters: parameters.flatten() }))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.hints.is_empty() && self.parameters.is_none()
+    }
+
+    /// Whether the same calls fit both. A worker that tells no parameters is compared by its hints.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let is_same = |(one, other): (&Parameters, &Parameters)| one == other;
+        self.hints == other.hints && self.parameters.as_ref().zip(other.parameters.as_ref()).is_none_or(is_same)
+    }
+
+    /// The parameters that a call may pass by name, and whether it must pass them; `None` if the worker does not tell them.
+    pub fn by_name(&self) -> Option<impl Iterator<Item = (&str, bool)>> {
+        Some(self.parameters.as_ref()?.by_name())
+    }
+
+    /// The mistakes of a call that passes all its arguments by name; types are checked by [`check`](Self::check).
+    pub fn check_names(&self, kwargs: &RawValue) -> Vec<Invalid> {
+        let (Some(parameters), Ok(given)) = (&self.parameters, Fields::parse(kwargs.get())) else { return Vec::new() };
+        parameters.check(&given)
+    }
+
+    /// How the call that a catalog entry makes does not fit, by the number of its positional arguments and the names of the others.
+    pub fn against_call(&self, positions: usize, names: &[&str]) -> Vec<String> {
+        self.parameters.as_ref().map_or_else(Vec::new, |parameters| parameters.against(positions, names))
     }
 
     /// Names of the parameters with their hints as written, and their kinds where these are known.
     pub fn all(&self) -> impl Iterator<Item = (&str, &str, Option<&BTreeSet<Kind>>)> {
-        self.0.iter().map(|(name, hint)| (name.as_str(), hint.written.as_str(), hint.kinds.as_ref()))
+        self.hints.iter().map(|(name, hint)| (name.as_str(), hint.written.as_str(), hint.kinds.as_ref()))
     }
 
     /// Names and kinds of the parameters whose kind is known.
     pub fn known(&self) -> impl Iterator<Item = (&str, &BTreeSet<Kind>)> {
-        self.0.iter().filter_map(|(name, hint)| Some((name.as_str(), hint.kinds.as_ref()?)))
+        self.hints.iter().filter_map(|(name, hint)| Some((name.as_str(), hint.kinds.as_ref()?)))
     }
 
     /// The keyword arguments that the hints forbid.
     pub fn check(&self, kwargs: &RawValue) -> Vec<Invalid> {
         let Ok(given) = Fields::parse(kwargs.get()) else { return Vec::new() };
-        let wrong = self.0.iter().filter_map(|(name, hint)| {
+        let wrong = self.hints.iter().filter_map(|(name, hint)| {
             let (kinds, value) = (hint.kinds.as_ref()?, given.get(name)?);
             let kind = Kind::of(value);
             // Python checks no hint, and a parameter with a hint may have None as its default.
             let fits =
                 kind == Kind::Null || kinds.contains(&kind) || (kind == Kind::Integer && kinds.contains(&Kind::Number));
             let detail = format!("must be {}: the worker's signature says {}", words(kinds), hint.written);
-            (!fits).then(|| Invalid::new(format!("/kwargs/{}", name.replace('~', "~0").replace('/', "~1")), detail))
+            (!fits).then(|| Invalid::new(format!("/kwargs/{}", escape(name)), detail))
         });
         wrong.collect()
     }
@@ -141,6 +163,21 @@ impl Annotations {
         };
         self.known().filter_map(differs).collect()
     }
+}
+
+/// Parses Python's `repr` of the dictionary.
+fn hints(text: &str) -> Option<Vec<(String, Hint)>> {
+    let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+    let mut found = Vec::new();
+    for pair in parts(inner, ',') {
+        let (name, hint) = split_once(pair, ':')?;
+        let name = name.trim().trim_matches(['\'', '"']).to_owned();
+        if name != "return" {
+            let written = bare(hint);
+            found.push((name, Hint { kinds: kinds(&written), written }));
+        }
+    }
+    Some(found)
 }
 
 fn words(kinds: &BTreeSet<Kind>) -> String {
@@ -247,12 +284,27 @@ mod tests {
 
     #[test]
     fn a_worker_tells_hints_under_either_name_or_both() {
-        let told = |line: &str| Annotations::told(line).map(|(name, hints)| (name, hints.0.len()));
+        let told = |line: &str| Annotations::told(line).map(|(name, told)| (name, told.hints.len()));
         let hints = "{'x': <class 'int'>, 'y': typing.Union[int, str]}";
         let one = Some(("app.add".to_owned(), 2));
         assert_eq!(told(&format!("app.add [taskgate_hints={hints}]")), one);
         assert_eq!(told(&format!("app.add [taskgate_hints={hints} __annotations__={hints}]")), one);
+        assert_eq!(told(&format!("app.add [taskgate_signature=(x, y=?) taskgate_hints={hints}]")), one);
         assert_eq!(told("app.add [rate_limit=10/m]"), None);
+    }
+
+    #[test]
+    fn workers_agree_unless_one_tells_another_type_or_parameter() {
+        let told = |text: &str| Annotations::told(&format!("app.add [{text}]")).unwrap().1;
+        let typed = told("__annotations__={'x': <class 'int'>}");
+        let whole = told("taskgate_signature=(x, y=?) taskgate_hints={'x': <class 'int'>}");
+        assert!(typed.agrees_with(&whole) && whole.agrees_with(&typed), "an older package tells less");
+        assert!(!whole.agrees_with(&told("taskgate_signature=(x, y) taskgate_hints={'x': <class 'int'>}")));
+        assert!(!typed.agrees_with(&told("__annotations__={'x': <class 'str'>}")));
+        let untyped = told("taskgate_signature=(x, y)");
+        assert!(!untyped.is_empty() && !untyped.agrees_with(&told("taskgate_signature=(x, z)")));
+        let odd = told("taskgate_signature=odd taskgate_hints={'x': <class 'int'>}");
+        assert!(odd.by_name().is_none() && odd.agrees_with(&whole), "another form says nothing");
     }
 
     #[test]

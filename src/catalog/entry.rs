@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::annotations::Annotations;
 use super::body::Body;
 use super::canvas::Canvas;
 use super::endpoint::{Endpoint, Method};
@@ -270,6 +271,16 @@ impl Entry {
     /// Whether a call by name needs values computed from its arguments.
     pub fn computes(&self) -> bool {
         self.computes_keys() || !self.labels.is_empty() || self.is_unique() || self.has_links()
+    }
+
+    /// How the worker's signature does not fit the calls that this entry makes.
+    pub fn misfits(&self, told: &Annotations) -> Vec<String> {
+        let mut found = self.body.as_ref().map_or_else(Vec::new, |body| told.against(&body.schema));
+        if self.canvas.is_none() && self.command.is_empty() && self.declares_arguments() {
+            let names: Vec<&str> = self.kwargs.iter().map(|(name, _)| name.as_str()).collect();
+            found.extend(told.against_call(self.args.len(), &names));
+        }
+        found
     }
 
     /// Whether some argument contains this name.

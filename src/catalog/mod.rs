@@ -15,6 +15,7 @@ mod failure;
 mod hooks;
 mod links;
 mod pairs;
+mod parameters;
 mod pattern;
 mod process;
 mod response;

@@ -73,7 +73,7 @@ fn written(fixed: &Bytes, auth: Auth, lesson: &Lesson, visibility: &Visibility) 
 
 /// The arguments by name. Any of them may be null, because a default may be `None` whatever its hint says.
 fn schema(hints: &Annotations) -> Value {
-    let properties: Map<String, Value> = hints
+    let mut properties: Map<String, Value> = hints
         .all()
         .map(|(name, written, kinds)| {
             let mut member = json!({"description": written});
@@ -87,7 +87,16 @@ fn schema(hints: &Annotations) -> Value {
             (name.to_owned(), member)
         })
         .collect();
-    json!({"type": "object", "properties": properties})
+    let mut required = Vec::new();
+    for (name, is_required) in hints.by_name().into_iter().flatten() {
+        properties.entry(name).or_insert_with(|| json!({}));
+        required.extend(is_required.then_some(name));
+    }
+    let mut schema = json!({"type": "object", "properties": properties});
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    schema
 }
 
 #[cfg(test)]
@@ -119,6 +128,11 @@ mod tests {
         assert!(operation.get("security").is_none(), "nobody needs a token here");
         let limited = paths(&contract.with(&lesson(1, line), Visibility::of(&["crawl.*".to_owned()])).await);
         assert!(limited.get("/tasks/app.add").is_none(), "a caller sees its own names only");
+        let whole = "app.pay [taskgate_signature=(order, note=?) taskgate_hints={'note': <class 'str'>}]";
+        let with = paths(&contract.with(&lesson(3, whole), Visibility::default()).await);
+        let schema = &with["/tasks/app.pay"]["post"]["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(schema["required"], json!(["order"]), "{schema}");
+        assert_eq!(schema["properties"]["order"], json!({}), "an argument without a hint is listed too");
         let mul = lesson(2, "app.mul [__annotations__={'x': <class 'float'>}]");
         let other = paths(&contract.with(&mul, Visibility::default()).await);
         assert!(other.get("/tasks/app.mul").is_some() && other.get("/tasks/app.add").is_none());

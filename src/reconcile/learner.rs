@@ -1,11 +1,11 @@
-//! Learns the signatures of tasks from workers, by `inspect registered`. Celery 5.4 tells every task's `__annotations__`; a newer worker
-//! tells `taskgate_hints` where its application calls `taskgate.tell_types()`. Every replica asks for itself; asking changes nothing in
-//! the fleet.
+//! Learns the signatures of tasks from workers, by `inspect registered`. Celery 5.4 tells every task's `__annotations__`; a worker whose
+//! application calls `taskgate.tell_types()` tells its types in every version, and its required arguments. Every replica asks for itself;
+//! asking changes nothing in the fleet.
 //!
-//! Where workers disagree (for example during a deployment), calls are not checked and an incident names the task; likewise where a
-//! catalog entry has types that the worker's signature forbids.
+//! Where workers disagree (for example during a deployment), calls are not checked and an incident names the task; likewise where the call
+//! that a catalog entry makes does not fit the worker's signature.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use broker::{Broker, Replies, Request};
 const PERIOD: Duration = Duration::from_secs(15);
 /// How long workers may take to answer; a busy one answers the next time.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The [`ATTRIBUTES`](crate::catalog::ATTRIBUTES) of a task that have its hints.
-const ASKED: &str = r#"{"taskinfoitems": ["taskgate_hints", "__annotations__"]}"#;
+/// The [`ATTRIBUTES`](crate::catalog::ATTRIBUTES) of a task that have its signature.
+const ASKED: &str = r#"{"taskinfoitems": ["taskgate_signature", "taskgate_hints", "__annotations__"]}"#;
 
 /// The service that asks the fleet.
 pub struct Learner {
@@ -76,14 +76,25 @@ impl Learner {
 
     fn misfit(&self, name: &str, said: &[(String, Annotations)]) -> Option<String> {
         let (first, hints) = &said[0];
-        if let Some((other, _)) = said.iter().find(|(_, others)| others != hints) {
+        if let Some((other, _)) = said.iter().find(|(_, others)| !others.agrees_with(hints)) {
             return Some(format!(
                 "{first} and {other} have different signatures of {name}: a call may fit one of them only"
             ));
         }
-        let schema = self.catalog.entry(name)?.body.as_ref().map(|body| &body.schema)?;
-        let differs = hints.against(schema);
+        let differs: BTreeSet<String> = self.catalog.entries_of(name).flat_map(|entry| entry.misfits(hints)).collect();
+        let differs: Vec<String> = differs.into_iter().collect();
         let detail = || format!("the signature of {name} does not fit its catalog entry: {}", differs.join("; "));
         (!differs.is_empty()).then(detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_asked_for_every_attribute_that_is_read() {
+        let asked: serde_json::Value = serde_json::from_str(ASKED).unwrap();
+        assert_eq!(asked["taskinfoitems"], serde_json::json!(crate::catalog::ATTRIBUTES));
     }
 }

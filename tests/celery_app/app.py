@@ -62,6 +62,20 @@ def other(count: int):
     return count
 
 
+if os.environ.get("DEMO_NEXT_VERSION"):
+
+    @app.task(name="hinted.price")
+    def price(order, region, note=None):
+        """The next version of the application has renamed an argument."""
+        return f"{order} in {region}"
+
+else:
+
+    @app.task(name="hinted.price")
+    def price(order, zone, note=None):
+        return f"{order} in {zone}"
+
+
 @app.task(name="demo.mul")
 def mul(x, y):
     return x * y

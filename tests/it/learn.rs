@@ -105,6 +105,61 @@ async fn the_newest_celery_tells_types_with_the_package_and_they_become_a_form()
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
+/// Both versions of the application pass a price's `order`; the first takes a `zone` too, the next one a `region`.
+const PRICE: &str = r#"
+[[tasks]]
+name = "hinted.price"
+endpoint = "POST /prices/{order}"
+args = ["{order}"]
+kwargs = {zone = "north"}
+open = true
+"#;
+
+/// Calls a price by the entry's endpoint before and after the workers of a version are replaced by those of the next one.
+async fn is_told_that_a_renamed_argument_does_not_fit(version: Version) {
+    let worker = CeleryOptions { version, ..telling() };
+    let mut env = Harness::start(&Options { celery: worker, config: format!("{CONFIG}{PRICE}"), ..Options::default() });
+    eventually("the signature is learned", async || {
+        let answer = env.http.post_once("/tasks/hinted.price", &json!({"order": 1, "zone": "north"})).await;
+        (answer.status == 202).then_some(())
+    })
+    .await;
+    let wrong = env.http.post_once("/tasks/hinted.price", &json!({"order": 1, "region": "north"})).await.expect(422);
+    let pointers: Vec<_> =
+        wrong["errors"].as_array().expect("errors").iter().map(|one| one["pointer"].clone()).collect();
+    assert_eq!(pointers, ["/zone", "/region"], "{wrong}");
+    let fitting = env.http.post_once("/prices/1", &json!({})).await.expect(202);
+    assert_eq!(env.finished(fitting["task_id"].as_str().expect("an id")).await["result"], "1 in north");
+    let incidents = env.http.get("/v1/incidents").await.expect(200);
+    let names_it = |one: &serde_json::Value| one["kind"] == "other_signature" && one["subject"] == "hinted.price";
+    assert!(!incidents["incidents"].as_array().expect("incidents").iter().any(names_it), "{incidents}");
+
+    let mut next = CeleryOptions { version, ..telling() };
+    next.environment.push(("DEMO_NEXT_VERSION".to_owned(), "1".to_owned()));
+    drop(env.celery.take());
+    env.start_worker(next);
+    let ready = std::time::Instant::now();
+    let detail = eventually("the misfit is told", async || {
+        let incidents = env.http.get("/v1/incidents").await.expect(200);
+        let incident = incidents["incidents"].as_array().expect("incidents").iter().find(|one| names_it(one))?;
+        Some(incident["detail"].as_str().expect("a detail").to_owned())
+    })
+    .await;
+    assert!(ready.elapsed().as_secs() < 60, "an incident within a minute");
+    assert!(detail.contains("the worker requires region, which the entry does not pass"), "{detail}");
+    assert!(detail.contains("the entry passes zone, which the worker does not take"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_worker_of_the_newest_celery_that_renamed_a_required_argument_is_an_incident() {
+    is_told_that_a_renamed_argument_does_not_fit(Version::Latest).await;
+}
+
+#[tokio::test]
+async fn a_worker_of_celery_5_4_that_renamed_a_required_argument_is_an_incident() {
+    is_told_that_a_renamed_argument_does_not_fit(Version::Older).await;
+}
+
 #[tokio::test]
 async fn an_exported_catalog_beside_the_configuration_makes_typed_endpoints() {
     let mut export = Command::new(Version::Latest.python());

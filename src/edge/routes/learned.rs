@@ -29,7 +29,7 @@ async fn call(
     let unknown =
         || Problem::new(&slugs::ROUTE_NOT_FOUND).detail(format!("no worker has told of a task {name} to learn"));
     // A foreign task is as unknown as one that does not exist.
-    edge.gateway.learned(&name).filter(|_| caller.visibility().sees(Some(&name))).ok_or_else(unknown)?;
+    let known = edge.gateway.learned(&name).filter(|_| caller.visibility().sees(Some(&name))).ok_or_else(unknown)?;
     let task = TaskName::parse(&name).map_err(|_| unknown())?;
     let (surroundings, request) = surroundings(&edge, request).await?;
     let JsonText(body) = JsonText::from_request(request, &edge).await?;
@@ -37,6 +37,11 @@ async fn call(
     let kwargs = json::verbatim(text).map_err(|_| refused("is not JSON"))?;
     if !kwargs.get().trim_start().starts_with('{') {
         return Err(refused("must be an object of the task's arguments by name"));
+    }
+    let misfit = known.check_names(&kwargs).into_iter();
+    let misfit: Vec<Place> = misfit.map(|fault| Place { pointer: fault.pointer, detail: fault.detail }).collect();
+    if !misfit.is_empty() {
+        return Err(of_the_body(Problem::misfit(misfit)));
     }
     let signature = TaskSignature::new(task, json::written("[]".to_owned()), kwargs);
     let submission = Submission::of(Signature::Task(Box::new(signature)));
