@@ -4,34 +4,37 @@ import { useCallback, useEffect, useRef, useState } from './view.js';
 import { get } from './api.js';
 
 /**
- * `{data, error, reload}` of a GET. The old data stays while new data of the same path is on its way, also with another query.
+ * `{data, error, reload}` of a GET. While another query is on its way nothing is shown, unless it is about the `same` thing: of a range of
+ * times that moves on, or of the next page of a list, what is there stays until the new data comes.
  * `everyMs`: again after this pause, while the page is visible.
  */
-export function useLoaded(path, query, { everyMs = 0 } = {}) {
-  const [state, setState] = useState({ data: null, error: null });
+export function useLoaded(path, query, { everyMs = 0, same } = {}) {
   const key = path && JSON.stringify([path, query]);
+  // Never one thing's data under another one's name.
+  const thing = same === undefined ? key : JSON.stringify([path, same]);
+  const [state, setState] = useState({ thing, data: null, error: null });
   const current = useRef(null);
-  const shown = useRef(path);
+  // Whoever keeps an old `reload` loads what is shown now.
+  const wanted = useRef(null);
+  wanted.current = { path, query, thing };
 
   const reload = useCallback(async () => {
-    if (!path) return null;
     current.current?.abort();
+    const { path: place, query: asked, thing: named } = wanted.current;
+    if (!place) return null;
     const abort = new AbortController();
     current.current = abort;
     try {
-      const data = await get(path, query, abort.signal);
-      if (!abort.signal.aborted) setState({ data, error: null });
+      const data = await get(place, asked, abort.signal);
+      if (!abort.signal.aborted) setState({ thing: named, data, error: null });
       return data;
     } catch (error) {
-      if (!abort.signal.aborted) setState((before) => ({ data: before.data, error }));
+      if (!abort.signal.aborted) setState((before) => ({ thing: named, data: before.thing === named ? before.data : null, error }));
       return null;
     }
-  }, [key]);
+  }, []);
 
   useEffect(() => {
-    // Never one thing's data under another one's name.
-    if (shown.current !== path) setState({ data: null, error: null });
-    shown.current = path;
     reload();
     const timer = everyMs ? setInterval(() => document.hidden || reload(), everyMs) : null;
     return () => {
@@ -39,7 +42,8 @@ export function useLoaded(path, query, { everyMs = 0 } = {}) {
       current.current?.abort();
     };
   }, [key]);
-  return { ...state, reload };
+  const shown = state.thing === thing ? state : { data: null, error: null };
+  return { data: shown.data, error: shown.error, reload };
 }
 
 /** Counts up every few seconds while the page is visible: what asks for times until now takes it into its query. */

@@ -25,7 +25,7 @@ const Row = ({ row }) => html`<tr>
 
 export function Audit() {
   const [cursors, setCursors] = useState([undefined]);
-  const { data, error } = useLoaded('/v1/audit', { limit: 100, cursor: cursors.at(-1) }, { everyMs: cursors.length === 1 ? 5000 : 0 });
+  const { data, error } = useLoaded('/v1/audit', { limit: 100, cursor: cursors.at(-1) }, { everyMs: cursors.length === 1 ? 5000 : 0, same: 'rows' });
   return html`<div class="stack">
     <div class="head"><h1>Audit</h1></div>
     <${Trouble} error=${error} what="audit" />

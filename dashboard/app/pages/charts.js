@@ -81,7 +81,7 @@ function Latency({ title, which, data, before, compares }) {
 function Week({ filter }) {
   const hour = Math.floor(Date.now() / 3600000);
   const query = useMemo(() => ({ ...filter, from: new Date((hour - 7 * 24 + 1) * 3600000).toISOString(), step: 3600 }), [filter.task, filter.queue, hour]);
-  const { data, error } = useLoaded('/v1/stats/latency', query, { everyMs: 60000 });
+  const { data, error } = useLoaded('/v1/stats/latency', query, { everyMs: 60000, same: [filter.task, filter.queue] });
   return html`<section class="card"><h2>Run time by hour, the last 7 days</h2><${Trouble} error=${error} what="statistics of latency" />
     ${data && html`<${Heat} title="Run time by hour, the last 7 days" points=${data.points} valueOf=${(point) => point.run.p50} unit=${seconds} />`}</section>`;
 }
@@ -93,11 +93,13 @@ export function Charts({ place }) {
   const filter = { task: place.query.get('task') || undefined, queue: place.query.get('queue') || undefined };
   const now = window && { ...filter, ...asked(window) };
   const then = window && compares && { ...filter, ...asked(window, DAY) };
-  const throughput = useLoaded(now && '/v1/stats/throughput', now);
-  const latency = useLoaded(now && '/v1/stats/latency', now);
-  const standings = useLoaded(now && !filter.task && '/v1/stats/queues', now && { ...asked(window), queue: filter.queue });
-  const before = useLoaded(then && '/v1/stats/throughput', then);
-  const latencyBefore = useLoaded(then && '/v1/stats/latency', then);
+  // The range moves on with every turn; what was chosen stays.
+  const chosen = { same: place.query.toString() };
+  const throughput = useLoaded(now && '/v1/stats/throughput', now, chosen);
+  const latency = useLoaded(now && '/v1/stats/latency', now, chosen);
+  const standings = useLoaded(now && !filter.task && '/v1/stats/queues', now && { ...asked(window), queue: filter.queue }, chosen);
+  const before = useLoaded(then && '/v1/stats/throughput', then, chosen);
+  const latencyBefore = useLoaded(then && '/v1/stats/latency', then, chosen);
   const change = (more) => go(to('charts', { ...Object.fromEntries(place.query), ...more }));
   return html`<div class="stack">
     <div class="head"><h1>Charts</h1></div>

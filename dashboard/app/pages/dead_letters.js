@@ -34,7 +34,7 @@ function All({ filters, kind, onClose }) {
 export function DeadLetters({ place }) {
   const filters = useMemo(() => filtersOf(place.query), [place.query.toString()]);
   const cursor = place.query.get('cursor') || undefined;
-  const { data, error, reload } = useLoaded('/v1/dead-letters', { ...filters, cursor, limit: 100 }, { everyMs: 10000 });
+  const { data, error, reload } = useLoaded('/v1/dead-letters', { ...filters, cursor, limit: 100 }, { everyMs: 10000, same: filters });
   const [asked, setAsked] = useState(null);
   const requeue = async (id) => {
     await attempt(() => post(`/v1/dead-letters/${segment(id)}/requeue`), 'Re-queued');

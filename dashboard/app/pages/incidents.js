@@ -83,7 +83,7 @@ function Table({ list, onChange, onMute }) {
 
 function Past() {
   const [cursors, setCursors] = useState([undefined]);
-  const { data, error } = useLoaded('/v1/incidents/history', { limit: 100, cursor: cursors.at(-1) }, { everyMs: cursors.length === 1 ? 10000 : 0 });
+  const { data, error } = useLoaded('/v1/incidents/history', { limit: 100, cursor: cursors.at(-1) }, { everyMs: cursors.length === 1 ? 10000 : 0, same: 'rows' });
   return html`<div class="stack"><${Trouble} error=${error} what="history of incidents" />
     ${data && data.incidents.length === 0 && html`<${Empty} kind="good" title="Nothing was wrong in the last 90 days">An incident that is over is kept here, with who looked after it.<//>`}
     ${data && data.incidents.length > 0 && html`<${Table} list=${data.incidents} />`}

@@ -51,7 +51,7 @@ function Row({ limit, onChange, onEdit }) {
 
 export function Limits() {
   const [cursors, setCursors] = useState([undefined]);
-  const { data, error, reload } = useLoaded('/v1/limits', { limit: 100, cursor: cursors.at(-1) }, { everyMs: 5000 });
+  const { data, error, reload } = useLoaded('/v1/limits', { limit: 100, cursor: cursors.at(-1) }, { everyMs: 5000, same: 'rows' });
   const [edited, setEdited] = useState(undefined);
   const list = data?.limits || [];
   return html`<div class="stack">

@@ -28,7 +28,7 @@ function recent(points, minutes) {
 /** At the pace of the last minutes; nobody can say it of a queue that nobody serves. */
 function Drain({ queue, window }) {
   const asked = queue.waiting > 0 && queue.consumers > 0 && !queue.paused;
-  const { data } = useLoaded(asked ? '/v1/stats/throughput' : null, { ...window, queue: queue.name });
+  const { data } = useLoaded(asked ? '/v1/stats/throughput' : null, { ...window, queue: queue.name }, { same: queue.name });
   if (queue.waiting > 0 && !asked) return translate('not served');
   const rate = data && recent(data.points, 5).ended;
   return asked && rate > 0 ? `≈ ${seconds(queue.waiting / rate)}` : '–';
@@ -52,9 +52,9 @@ export function Overview() {
   const turn = Math.floor(Date.now() / 60000);
   const window = useMemo(() => ({ from: new Date(Date.now() - span * 1000).toISOString(), step }), [range, turn]);
   const now = useMemo(() => ({ from: new Date(Date.now() - 5 * 60000).toISOString(), step: 60 }), [turn]);
-  const throughput = useLoaded('/v1/stats/throughput', window, { everyMs: AGAIN_MS * 2 });
-  const latency = useLoaded('/v1/stats/latency', window, { everyMs: AGAIN_MS * 2 });
-  const lately = useLoaded('/v1/stats/throughput', now, { everyMs: AGAIN_MS });
+  const throughput = useLoaded('/v1/stats/throughput', window, { everyMs: AGAIN_MS * 2, same: range });
+  const latency = useLoaded('/v1/stats/latency', window, { everyMs: AGAIN_MS * 2, same: range });
+  const lately = useLoaded('/v1/stats/throughput', now, { everyMs: AGAIN_MS, same: 'now' });
   const queues = useLoaded('/v1/queues', undefined, { everyMs: AGAIN_MS });
   const workers = useLoaded('/v1/workers', undefined, { everyMs: AGAIN_MS });
   const incidents = useLoaded('/v1/incidents', undefined, { everyMs: AGAIN_MS * 4 });

@@ -14,7 +14,7 @@ import { attempt } from '../parts/toasts.js';
 
 function Messages({ queue: name }) {
   const [cursor, setCursor] = useState(undefined);
-  const { data, error } = useLoaded(`/v1/queues/${segment(name)}/messages`, { limit: 50, cursor });
+  const { data, error } = useLoaded(`/v1/queues/${segment(name)}/messages`, { limit: 50, cursor }, { same: name });
   return html`<section class="card"><h2>In <${Name} text=${name} /></h2>
     <${Trouble} error=${error} what="contents of queues" />
     ${data && data.messages.length === 0 && html`<${Empty} title="Nothing waits in the broker">What workers have, and what is held back, is not in the queue.<//>`}

@@ -31,11 +31,11 @@ export function filtersOf(query) {
 
 const asList = (value) => (value === undefined ? [] : [].concat(value).flatMap((one) => one.split(',')));
 
-/** A page of the list, or the next one that has a row. */
-async function pageFrom(filters, cursor) {
-  let page = await get('/v1/tasks', { ...filters, limit: ROWS, cursor });
-  for (let empty = 0; page.tasks.length === 0 && page.next && empty < EMPTY_PAGES; empty += 1) {
-    page = await get('/v1/tasks', { ...filters, limit: ROWS, cursor: page.next });
+/** A page of the list; of a search in arguments the next one that has a row. */
+async function pageFrom(filters, cursor, signal) {
+  let page = await get('/v1/tasks', { ...filters, limit: ROWS, cursor }, signal);
+  for (let empty = 0; filters.argument && page.tasks.length === 0 && page.next && empty < EMPTY_PAGES; empty += 1) {
+    page = await get('/v1/tasks', { ...filters, limit: ROWS, cursor: page.next }, signal);
   }
   return page;
 }
@@ -45,25 +45,33 @@ function useLiveTasks(filters) {
   const [state, setState] = useState({ rows: null, next: null, error: null, fresh: 0, link: 'waiting' });
   const known = useRef(new Map());
   const fresh = useRef(new Set());
+  /** The search that is under way. */
+  const asked = useRef(null);
   const key = JSON.stringify(filters);
   const phases = asList(filters.phase);
   const statuses = asList(filters.status);
 
-  const load = async () => {
+  /** Reads a page and hands it on, unless something else was asked for meanwhile: then it ends. */
+  const search = async (cursor, take) => {
+    asked.current?.abort();
+    const abort = new AbortController();
+    asked.current = abort;
     try {
-      const page = await pageFrom(filters);
-      known.current = new Map(page.tasks.map((task) => [task.task_id, task]));
-      fresh.current.clear();
-      setState((before) => ({ ...before, rows: page.tasks, next: page.next, error: null, fresh: 0 }));
+      const page = await pageFrom(filters, cursor, abort.signal);
+      if (!abort.signal.aborted) take(page);
     } catch (error) {
-      setState((before) => ({ ...before, error }));
+      if (!abort.signal.aborted) setState((before) => ({ ...before, error }));
     }
   };
-  const more = async () => {
-    const page = await pageFrom(filters, state.next);
+  const load = () => search(undefined, (page) => {
+    known.current = new Map(page.tasks.map((task) => [task.task_id, task]));
+    fresh.current.clear();
+    setState((before) => ({ ...before, rows: page.tasks, next: page.next, error: null, fresh: 0 }));
+  });
+  const more = () => search(state.next, (page) => {
     for (const task of page.tasks) known.current.set(task.task_id, task);
-    setState((before) => ({ ...before, rows: [...before.rows, ...page.tasks], next: page.next }));
-  };
+    setState((before) => ({ ...before, rows: [...before.rows, ...page.tasks], next: page.next, error: null }));
+  });
 
   const onBatch = (batch) => {
     let touched = false;
@@ -86,12 +94,16 @@ function useLiveTasks(filters) {
   };
 
   useEffect(() => {
-    setState((before) => ({ ...before, rows: null, fresh: 0 }));
+    setState((before) => ({ ...before, rows: null, next: null, error: null, fresh: 0 }));
     load();
     const { phase, status, ...rest } = filters;
-    return follow('/v1/events', {
+    const leave = follow('/v1/events', {
       query: rest, onBatch, pauseMs: 300, onState: (link) => setState((before) => ({ ...before, link })),
     });
+    return () => {
+      asked.current?.abort();
+      leave();
+    };
   }, [key]);
   return { ...state, load, more };
 }

@@ -20,18 +20,20 @@ const shared = zone() === 'UTC' ? { timeZone: 'UTC' } : {};
 const key = new Intl.DateTimeFormat('en-CA', { year: 'numeric', month: '2-digit', day: '2-digit', ...shared });
 const title = new Intl.DateTimeFormat(speaks === 'ko' ? 'ko-KR' : 'en-GB', { weekday: 'short', day: 'numeric', month: 'short', ...shared });
 
-/** What is known of each schedule in these days: runs that were, ticks that will be. */
-async function load(schedules, from, until) {
+/** What is known of each schedule in these days: runs that were, ticks that will be. Days that are over have no ticks, days to come no runs. */
+async function load(schedules, from, until, signal) {
   const within = (time) => new Date(time) >= from && new Date(time) < until;
+  const now = new Date();
   const one = async ({ name, paused }) => {
     const path = `/v1/schedules/${segment(name)}`;
     const runs = [];
-    let page = {};
-    do {
-      page = await get(`${path}/runs`, { limit: BACK, cursor: page.next ?? undefined });
+    let page = { next: undefined };
+    for (let goesOn = from <= now; goesOn;) {
+      page = await get(`${path}/runs`, { limit: BACK, cursor: page.next }, signal);
       runs.push(...page.runs);
-    } while (page.next && runs.length < MOST_BACK && new Date(page.runs.at(-1).scheduled_at) >= from);
-    const { ticks } = paused ? { ticks: [] } : await get(`${path}/preview`, { n: AHEAD });
+      goesOn = page.next && runs.length < MOST_BACK && new Date(page.runs.at(-1).scheduled_at) >= from;
+    }
+    const { ticks } = paused || until <= now ? { ticks: [] } : await get(`${path}/preview`, { n: AHEAD }, signal);
     return [...runs.map((run) => ({ name, at: run.scheduled_at, outcome: run.outcome, id: run.task_id })), ...ticks.map((tick) => ({ name, at: tick }))].filter(({ at: time }) => within(time));
   };
   return (await Promise.all(schedules.slice(0, MOST).map(one))).flat();
@@ -66,9 +68,11 @@ export function Calendar({ schedules }) {
   const first = shift * 7 - 1;
   const names = schedules.map(({ name, paused }) => name + paused).join(' ');
   useEffect(() => {
-    let isHere = true;
-    load(schedules, midnight(first), midnight(first + 7)).then((entries) => isHere && setState({ entries, error: null }), (error) => isHere && setState({ entries: null, error }));
-    return () => { isHere = false; };
+    const abort = new AbortController();
+    const show = (entries, error) => abort.signal.aborted || setState({ entries, error });
+    show(null, null);
+    load(schedules, midnight(first), midnight(first + 7), abort.signal).then((entries) => show(entries, null), (error) => show(null, error));
+    return () => abort.abort();
   }, [shift, names]);
   const days = byDay(state.entries || []);
   return html`<section class="stack" aria-label="Calendar">

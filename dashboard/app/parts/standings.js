@@ -39,7 +39,7 @@ export const QueueAges = ({ queues }) => html`<${Chart} title="Age of the oldest
 
 export function QueueHistory({ queue }) {
   const [range, choose] = useState('1h');
-  const { data, error } = useLoaded('/v1/stats/queues', { queue, ...useRange(range) });
+  const { data, error } = useLoaded('/v1/stats/queues', { queue, ...useRange(range) }, { same: [queue, range] });
   return html`<section class="card stack"><div class="head"><h2>Over time</h2><${Segments} label="Range" choices=${RANGES} chosen=${range} choose=${choose} /></div>
     <${Trouble} error=${error} what="history of queues" />
     ${data?.queues.length > 0 && html`<div class="columns"><div><h3>Waiting</h3><${QueueWaits} queues=${data.queues} /></div>
@@ -52,7 +52,7 @@ const MEMORY = [{ key: 'memory_bytes', name: 'memory' }];
 
 export function WorkerHistory({ hostname }) {
   const [range, choose] = useState('1h');
-  const { data, error } = useLoaded('/v1/stats/workers', { worker: hostname, ...useRange(range) });
+  const { data, error } = useLoaded('/v1/stats/workers', { worker: hostname, ...useRange(range) }, { same: [hostname, range] });
   const points = data?.workers[0]?.points;
   const tells = points?.some((point) => point.memory_bytes !== null);
   return html`<div class="stack"><div class="row"><${Segments} label="Range" choices=${RANGES} chosen=${range} choose=${choose} /></div>

@@ -125,8 +125,14 @@ impl Browser {
 
     /// Presses and releases one key, by its WebDriver code.
     pub async fn key(&self, key: &str) {
-        let press = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
-        self.post("actions", json!({"actions": [{"type": "key", "id": "keyboard", "actions": press}]})).await;
+        self.keys(&[key]).await;
+    }
+
+    /// Presses keys one after the other, as fast as the browser takes them: between two calls a busy machine may pause for seconds.
+    pub async fn keys(&self, keys: &[&str]) {
+        let press = |key: &&str| [json!({"type": "keyDown", "value": key}), json!({"type": "keyUp", "value": key})];
+        let presses: Vec<Value> = keys.iter().flat_map(press).collect();
+        self.post("actions", json!({"actions": [{"type": "key", "id": "keyboard", "actions": presses}]})).await;
     }
 
     pub async fn text(&self) -> String {

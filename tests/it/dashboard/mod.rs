@@ -2,6 +2,7 @@
 
 mod actions;
 pub mod browser;
+mod loading;
 mod pages;
 mod people;
 mod site;

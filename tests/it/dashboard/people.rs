@@ -63,9 +63,11 @@ async fn letters_lead_to_pages_and_along_the_rows() {
         screen.submit(json!({"task": "tasks.add", "args": [n, 1], "countdown": 3600})).await;
     }
     screen.page("overview").await;
-    screen.browser.key("g").await;
-    screen.browser.key("t").await;
-    screen.browser.wait_for("the list opens", "document.querySelectorAll('tbody tr').length === 3").await;
+    screen.browser.keys(&["g", "t"]).await;
+    screen
+        .browser
+        .wait_for("the list opens", "location.hash === '#/tasks' && document.querySelectorAll('tbody tr').length === 3")
+        .await;
     screen.browser.key("j").await;
     screen.browser.key("j").await;
     screen

@@ -15,6 +15,11 @@ impl Screen {
         assert_eq!(self.browser.barriers().await, Vec::<String>::new(), "{what}");
     }
 
+    async fn draws_chart(&self, title: &str) {
+        let chart = format!("document.querySelector(\"svg[aria-label='{title}']\") !== null");
+        self.browser.wait_for(&format!("{title} is there"), &chart).await;
+    }
+
     async fn draws(&self, title: &str) {
         let line =
             format!("document.querySelector(\"svg[aria-label='{title}'] path.line\")?.getAttribute('d').length > 8");
@@ -65,19 +70,27 @@ async fn queues_and_workers_are_drawn_over_time() {
 async fn each_turn_of_the_charts_asks_once() {
     let screen = Screen::start().await;
     screen.page("charts").await;
-    screen.browser.settle().await;
-    screen.browser.run("performance.clearResourceTimings()").await;
-    let asked = "performance.getEntriesByType('resource').filter(({ name }) => name.includes('/v1/stats/throughput'))";
-    screen.browser.wait_for("two turns are over", &format!("{asked}.length >= 2")).await;
-    let all = "performance.getEntriesByType('resource').filter(({ name }) => name.includes('/v1/stats/')).length";
-    let all = screen.browser.run(&format!("return {all}")).await;
-    assert!(all.as_u64() <= Some(12), "in two turns it asked for statistics {all} times");
-    screen.browser.settle().await;
+    screen.draws_chart("Tasks per minute").await;
+    // A question is counted by when it was asked: one of the page's beginning may still be under way.
+    screen.browser.run("window.since = performance.now()").await;
+    let asked = |part: &str| {
+        format!(
+            "performance.getEntriesByType('resource').filter(({{ name, startTime }}) => name.includes('/v1/stats/{part}') && startTime > window.since)"
+        )
+    };
+    screen.browser.wait_for("two turns are over", &format!("{}.length >= 2", asked("throughput"))).await;
+    let counts = format!("return [{}.length, {}.length]", asked("throughput"), asked(""));
+    let counts: [u64; 2] = serde_json::from_value(screen.browser.run(&counts).await).expect("numbers");
+    let [turns, all] = counts;
+    // Three charts a turn, and the week once a minute.
+    assert!(all <= 3 * turns + 4, "in {turns} turns it asked for statistics {all} times");
     let apart = format!(
-        "return {asked}.map(({{ startTime }}) => startTime).reduce((found, at, n, all) => n ? [...found, at - all[n - 1]] : found, [])"
+        "return {}.map(({{ startTime }}) => startTime).reduce((found, at, n, all) => n ? [...found, at - all[n - 1]] : found, [])",
+        asked("throughput")
     );
     let apart: Vec<f64> = serde_json::from_value(screen.browser.run(&apart).await).expect("numbers");
-    assert!(apart.iter().all(|pause| *pause > 5_000.0), "it asked again after {apart:?} ms");
+    // A turn comes every 15 seconds; on a busy machine one comes late, and the next in time.
+    assert!(apart.iter().all(|pause| *pause > 1_000.0), "it asked again after {apart:?} ms");
     screen.clean_console().await;
 }
 
