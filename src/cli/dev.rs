@@ -18,7 +18,7 @@ use crate::samples::{DATA, Samples};
 use crate::telemetry;
 use runtime::lifecycle::{OnExit, Tasks};
 use runtime::private;
-use taskgate_worker::{Registry, Stop};
+use taskgate_worker::{Registry, Stop, UnknownTask};
 
 /// How long a stop waits for running tasks: the process has to end within ten seconds.
 const WORKER_STOP: Duration = Duration::from_secs(6);
@@ -52,10 +52,10 @@ pub fn run(common: &Common, options: &Options) -> anyhow::Result<ExitCode> {
         super::runtime()?.block_on(child.run(Stop::default()));
         return Ok(ExitCode::SUCCESS);
     }
-    super::until_ended(dev(config, options))
+    super::until_ended(dev(config, common.config.as_deref(), options))
 }
 
-async fn dev(config: Config, options: &Options) -> anyhow::Result<ExitCode> {
+async fn dev(config: Config, file: Option<&Path>, options: &Options) -> anyhow::Result<ExitCode> {
     let tasks = Tasks::default();
     let metrics = telemetry::metrics(&tasks);
     let listener = listen(&config).await?;
@@ -63,7 +63,7 @@ async fn dev(config: Config, options: &Options) -> anyhow::Result<ExitCode> {
     let dev = Dev::prepare(config, &options.data, &tasks).await?;
     let app = App::build(&dev.config, dev.ledger(&tasks)?, tasks.clone())?;
     spawn_worker(&dev, samples(address, dev.data(), options), &tasks)?;
-    dev.announce(address);
+    dev.announce(address, file)?;
     let edge = Edge::new(&dev.config, app.behind, tasks.clone(), metrics);
     let router = edge::router(edge).merge(crate::dev::sample_site::router());
     let ended = serve_until_stopped(&dev.config, router, listener, &tasks).await;
@@ -75,6 +75,9 @@ async fn dev(config: Config, options: &Options) -> anyhow::Result<ExitCode> {
 fn spawn_worker(dev: &Dev, registry: Registry, tasks: &Tasks) -> anyhow::Result<()> {
     let worker = app::worker(&dev.config, registry)?;
     let worker = worker.task_events(true).mingle(false).warm_timeout(Some(WORKER_STOP));
+    // On a broker that others use, what is unknown here goes back to the queue for their workers.
+    let unknown = if dev.config.said.has("broker.url") { UnknownTask::Requeue } else { UnknownTask::Fail };
+    let worker = worker.unknown_task(unknown);
     tasks.spawn("worker", OnExit::StopProcess, |stop| worker.run(Stop { warm: stop, ..Stop::default() }));
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! `taskgate serve`: runs a gateway until it is told to stop.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
@@ -126,8 +127,22 @@ pub fn nobody_may_call(config: &Config) -> String {
 /// # Errors
 /// When the address is in use or does not belong to this machine.
 pub async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(config.http.listen).await;
-    bound.with_context(|| format!("{} cannot be listened on: {}", config.said.place("http.listen"), config.http.listen))
+    let address = config.http.listen;
+    TcpListener::bind(address).await.map_err(|error| {
+        let is_taken = error.kind() == ErrorKind::AddrInUse;
+        let advice = || format!("; --listen {}:PORT chooses another port", host_of(address));
+        let advice = if is_taken { advice() } else { String::new() };
+        let place = config.said.place("http.listen");
+        anyhow::Error::new(error).context(format!("{place}: {address} cannot be listened on{advice}"))
+    })
+}
+
+/// The host of an address, as it is written before a port.
+fn host_of(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(address) => address.ip().to_string(),
+        SocketAddr::V6(address) => format!("[{}]", address.ip()),
+    }
 }
 
 /// Serves the edge until a signal arrives, or until a service that the process needs has ended.

@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tracing::info;
 
+use crate::catalog::Catalog;
 use crate::config::{self, Config, RawSchedule, Role};
 use crate::guard::tokens::Secret;
 use ledger::SharedLedger;
@@ -83,8 +84,11 @@ impl Dev {
         &self.data
     }
 
-    /// Prints the addresses to standard output as plain text, before dev is ready.
-    pub fn announce(&self, listen: SocketAddr) {
+    /// Prints the addresses to standard output as plain text, before dev is ready. `file`: the configuration file that was named.
+    ///
+    /// # Errors
+    /// When the catalog is invalid.
+    pub fn announce(&self, listen: SocketAddr, file: Option<&Path>) -> anyhow::Result<()> {
         let base = hints::base(&self.config, listen);
         let bold = |text: &str| {
             if std::io::stdout().is_terminal() { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text.to_owned() }
@@ -92,19 +96,22 @@ impl Dev {
         println!("{}", bold("taskgate dev"));
         println!("  API        {base}");
         println!("  Swagger UI {base}/swagger-ui/");
-        println!("  dashboard  {base}/dashboard/");
+        if cfg!(feature = "dashboard") {
+            println!("  dashboard  {base}/dashboard/");
+        }
         println!("  ledger     {}", self.ledger_place());
-        if let Some(redis) = self.redis.as_ref().map(BuiltIn::url) {
-            println!("  broker     {redis}/0");
-            println!("  backend    {redis}/1");
+        let redis = self.redis.as_ref().map(BuiltIn::url);
+        match &redis {
+            Some(redis) => println!("  broker     {redis}/0\n  backend    {redis}/1"),
+            None => println!("  broker     {}", self.config.broker.redis.url),
         }
         println!();
-        hints::lines(&self.config, &base).iter().for_each(|line| println!("{line}"));
-        if let Some(redis) = self.redis.as_ref().map(BuiltIn::url) {
-            println!();
-            println!("A Celery worker may join:");
-            println!("  CELERY_BROKER_URL={redis}/0 CELERY_RESULT_BACKEND={redis}/1 celery -A yourapp worker");
-        }
+        let own_file = self.data.join("ledger.db");
+        let ledger = self.config.database.url.is_none().then_some(own_file.as_path());
+        let around = hints::Around { file, ledger, redis: redis.as_deref() };
+        let catalog = Catalog::compile(&self.config)?;
+        hints::lines(&self.config, &catalog, &base, around).iter().for_each(|line| println!("{line}"));
+        Ok(())
     }
 
     fn ledger_place(&self) -> String {
@@ -147,7 +154,8 @@ fn add_samples(config: &mut Config) -> anyhow::Result<()> {
     if !config.said.has("routes") {
         config.routes = sample.routes;
     }
-    if !config.said.has("schedules") {
+    // On a broker that others use, nothing is submitted unless somebody asks for it.
+    if !config.said.has("schedules") && !config.said.has("broker.url") {
         config.schedules = sample.schedules;
         hurry(&mut config.schedules);
     }

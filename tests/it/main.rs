@@ -16,6 +16,7 @@ mod control;
 mod dags;
 mod dashboard;
 mod dev;
+mod dev_hints;
 mod dev_samples;
 mod dispatch;
 mod documents;

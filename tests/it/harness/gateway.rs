@@ -15,7 +15,7 @@ use super::process::{Process, folder};
 use super::{Http, celery, ports, unix, wait};
 
 /// Cargo names it to tests; an example lies one folder below it.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     option_env!("CARGO_BIN_EXE_taskgate").map_or_else(
         || {
             let example = std::env::current_exe().expect("the program has a path");
