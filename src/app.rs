@@ -352,6 +352,7 @@ pub fn worker(config: &Config, mut registry: Registry) -> anyhow::Result<taskgat
         .hostname(config.worker.hostname.as_deref().unwrap_or("taskgate@%h"))
         .visibility_timeout(config.broker.visibility_timeout)
         .queue_order(config.broker.queue_order)
+        .log_bytes(config.logs.max_bytes as u64)
         .max_deliveries(config.recovery.enabled.then_some(config.recovery.max_deliveries))
         .result_expires(config.backend.result_expires))
 }

@@ -117,6 +117,33 @@ async fn a_gigabyte_of_output_keeps_the_bound_and_a_small_memory() {
     assert!(peak.is_some_and(|kib| kib < 400 << 10), "gateway and worker had {peak:?} KiB");
 }
 
+/// Half a thousand million lines, which the worker neither sends nor gathers: the log ends, and the task does not wait for it.
+#[tokio::test]
+async fn a_gigabyte_of_short_lines_ends_with_a_line_that_says_so() {
+    let gateway = dev();
+    let http = gateway.http();
+    let id = started(&gateway, "yes | head -c 1073741824 >&2").await;
+    let path = format!("/v1/tasks/{id}");
+    let task = crate::harness::wait::within(std::time::Duration::from_secs(120), "all of it is written", async || {
+        let task = http.get(&path).await.expect(200);
+        (task["ready"] == true).then_some(task)
+    })
+    .await;
+    assert_eq!(task["phase"], "succeeded", "{task}");
+    let text = eventually("the log is closed", async || {
+        let text = http.get_with(&format!("{path}/logs"), &[("accept", "text/plain")]).await.text();
+        text.trim_end().ends_with("what follows is not kept").then_some(text)
+    })
+    .await;
+    assert!(text.len() < 400_000, "{} bytes are shown", text.len());
+    assert!(text.contains("the log ends here"), "{text}");
+    assert!(!text.contains("lost on the way"), "the worker says what it dropped");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).expect("it runs");
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    assert!(peak.is_some_and(|kib| kib < 400 << 10), "gateway and worker had {peak:?} KiB");
+}
+
 /// PostgreSQL: another replica's reader is told as well.
 #[tokio::test]
 async fn a_reader_of_any_replica_sees_lines_as_they_come() {

@@ -102,6 +102,19 @@ def test_what_a_task_prints_is_sent(client, stack):
         ]
 
 
+def test_output_without_end_ends_with_a_line_that_says_so(client, stack):
+    task = client.submit("lib.flood", 150_000)
+    assert client.wait(task, PATIENCE) == 150_000, "the task goes on"
+
+    def ended():
+        text = httpx.get(f"{stack.url}/v1/tasks/{task.id}/logs", headers={"accept": "text/plain"}).text
+        return text if text.rstrip().endswith("what follows is not kept") else None
+
+    text = until("the log has ended", ended)
+    assert "the log ends here" in text.splitlines()[-1]
+    assert "lost on the way" not in text, "the worker says what it dropped"
+
+
 def test_the_gateway_keeps_what_a_task_logs(client, stack):
     task = client.submit("lib.talk", 1000)
     client.wait(task, PATIENCE)

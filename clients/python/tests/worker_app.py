@@ -11,7 +11,7 @@ import taskgate
 import taskgate.logs
 
 taskgate.install(app, os.environ["TASKGATE_URL"])
-taskgate.logs.attach(app)
+taskgate.logs.attach(app, max_bytes=1 << 18)
 
 
 @app.task(name="lib.talk")
@@ -27,6 +27,14 @@ def say():
         print("to the output")
         print("to the errors", file=sys.stderr)
         print("without an end", end="")
+
+
+@app.task(name="lib.flood")
+def flood(lines):
+    with taskgate.capture_output():
+        for _ in range(lines):
+            print("y")
+    return lines
 
 
 @app.task(name="lib.state_of")

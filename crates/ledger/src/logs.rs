@@ -79,7 +79,8 @@ pub fn append(before: Option<&Standing>, news: &TaskLog, most: i64, now: Time) -
         standing.next_seq = news.seq;
     }
     for (seq, line) in (news.seq..).zip(&news.lines).filter(|(seq, _)| *seq >= standing.next_seq) {
-        let size = i64::try_from(line.text.len()).unwrap_or(i64::MAX);
+        // Its line end counts too, so that empty lines reach the bound.
+        let size = i64::try_from(line.text.len()).map_or(i64::MAX, |text| text.saturating_add(1));
         if standing.bytes.saturating_add(size) > most {
             note(
                 &mut lines,
@@ -155,7 +156,7 @@ mod tests {
         assert_eq!(texts(&lines), ["a", "b"]);
         assert_eq!(append(Some(&standing), &news(0, &["a", "b"], 0), 100, NOW), None);
         let (lines, standing) = append(Some(&standing), &news(0, &["a", "b", "c"], 0), 100, NOW).unwrap();
-        assert_eq!((texts(&lines), standing.next_seq, standing.bytes), (vec!["c"], 3, 3));
+        assert_eq!((texts(&lines), standing.next_seq, standing.bytes), (vec!["c"], 3, 6));
     }
 
     #[test]
@@ -181,12 +182,12 @@ mod tests {
         again.lines[0].at = 99.0;
         let (lines, standing) = append(Some(&standing), &again, 100, NOW).unwrap();
         assert_eq!(texts(&lines), ["the task runs again", "a", "b"]);
-        assert_eq!((standing.next_seq, standing.bytes), (2, 4), "its text counts on");
+        assert_eq!((standing.next_seq, standing.bytes), (2, 8), "its text counts on");
     }
 
     #[test]
     fn at_the_bound_the_log_says_so_and_ends() {
-        let (lines, standing) = append(None, &news(0, &["12345", "67890", "x"], 0), 10, NOW).unwrap();
+        let (lines, standing) = append(None, &news(0, &["1234", "5678", "x"], 0), 10, NOW).unwrap();
         assert_eq!(lines.len(), 3);
         assert!(lines[2].text.starts_with("the log ends here: logs.max_bytes (10 bytes)"), "{}", lines[2].text);
         assert_eq!(append(Some(&standing), &news(3, &["y"], 0), 10, NOW), None);

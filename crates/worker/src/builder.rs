@@ -222,6 +222,14 @@ impl Builder {
         self
     }
 
+    /// How many bytes of an attempt's log are sent; a last line says that there was more. Default 1 MiB, which is also what a gateway keeps
+    /// unless its `logs.max_bytes` says otherwise.
+    #[must_use]
+    pub fn log_bytes(mut self, most: u64) -> Self {
+        self.settings.log_bytes = most;
+        self
+    }
+
     /// How long a warm stop waits for running tasks before it becomes a cold one. Default: without a limit.
     #[must_use]
     pub fn warm_timeout(mut self, timeout: Option<Duration>) -> Self {

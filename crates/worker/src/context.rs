@@ -49,7 +49,7 @@ pub(crate) struct Run {
     pub children: Mutex<Vec<ResultTuple>>,
     /// Positional and keyword arguments, when some of them were not in the message.
     pub arguments: OnceLock<(Json, Json)>,
-    /// Numbers the lines that it logs.
+    /// Numbers and bounds the lines that it logs.
     pub lines: Counter,
 }
 
@@ -193,6 +193,11 @@ impl Context {
     /// Adds a line to the task's log. Handlers log with `tracing`: see [`TaskLogs`](crate::TaskLogs).
     pub fn log(&self, level: &str, text: &str) {
         self.0.host.log(&self.0.request, &self.0.lines, level, text);
+    }
+
+    /// Whether the task's log has reached its bound, so that further lines would be dropped.
+    pub(crate) fn log_has_ended(&self) -> bool {
+        self.0.lines.has_ended()
     }
 
     /// Tells the handler that it should end. A handler that never calls this is dropped at its soft limit.

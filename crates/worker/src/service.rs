@@ -63,7 +63,7 @@ impl Service {
         let Self { transport, records, registry, settings } = self;
         let slots = settings.autoscale.map_or(settings.concurrency, |autoscale| autoscale.min);
         let (events, event_outbox) = Events::new(Arc::clone(&transport), &settings.hostname, settings.task_events);
-        let (logs, log_outbox) = LogSink::new(events.clone());
+        let (logs, log_outbox) = LogSink::new(events.clone(), settings.log_bytes);
         let hard_stop = CancellationToken::new();
         let (acks, acknowledger) = Acks::new(Arc::clone(&transport), hard_stop.clone());
         let (results, writer) = Results::new(Arc::clone(&records), settings.result_expires, hard_stop.clone());

@@ -59,6 +59,8 @@ pub(crate) struct Settings {
     /// KiB of resident memory after which a child is replaced.
     pub max_memory_per_child: Option<u64>,
     pub unknown_task: UnknownTask,
+    /// How many bytes of an attempt's log are sent.
+    pub log_bytes: u64,
     /// How long a warm shutdown waits for running tasks; `None` for ever.
     pub warm_timeout: Option<Duration>,
 }
@@ -88,6 +90,7 @@ impl Default for Settings {
             max_tasks_per_child: None,
             max_memory_per_child: None,
             unknown_task: UnknownTask::default(),
+            log_bytes: 1 << 20,
             warm_timeout: None,
         }
     }

@@ -17,7 +17,7 @@ import time
 from contextvars import ContextVar
 from typing import Any, Iterator, Optional, TextIO
 
-from .outbox import Line, Outbox, Source
+from .outbox import MOST_OF_ATTEMPT, Line, Outbox, Source
 
 __all__ = ["TaskLogHandler", "attach", "capture_output"]
 
@@ -37,7 +37,7 @@ class TaskLogHandler(logging.Handler):
         if not _is_own(record.name):
             return
         task = running()
-        if task is None:
+        if task is None or self._outbox.has_ended(task):
             return
         try:
             self._outbox.put(task, Line(record.created, record.levelname, self.format(record)))
@@ -49,10 +49,17 @@ class TaskLogHandler(logging.Handler):
         super().close()
 
 
-def attach(app: Any, level: int = logging.INFO) -> TaskLogHandler:
-    """From the start of the worker on, sends what its tasks log. Call it beside `taskgate.install`, before the worker starts."""
+def attach(app: Any, level: int = logging.INFO, max_bytes: int = MOST_OF_ATTEMPT) -> TaskLogHandler:
+    """From the start of the worker on, sends what its tasks log. Call it beside `taskgate.install`, before the worker starts.
+
+    `max_bytes` are sent of each attempt of a task, printed lines included; a last line says that there was more. The gateway's
+    `logs.max_bytes` bounds what it keeps.
+    """
     from celery import signals
 
+    if max_bytes < 1:
+        raise ValueError("max_bytes must be at least 1")
+    Outbox.of_process().most_of_attempt = max_bytes
     handler = TaskLogHandler(level)
 
     def add(logger: Optional[logging.Logger] = None, **_: Any) -> None:
@@ -115,6 +122,8 @@ class _Capture:
         self._rest = {"stdout": "", "stderr": ""}
 
     def write(self, stream: str, text: str) -> None:
+        if self._outbox.has_ended(self._task):
+            return
         *lines, rest = (self._rest[stream] + text).split("\n")
         if len(rest) > Line.LONGEST:
             lines, rest = [*lines, rest], ""

@@ -2,7 +2,8 @@
 
 Invariants: `put` never blocks and never raises; a task's `seq` counts its lines without gaps, dropped ones included; lines of a task
 leave in order. While the broker is away they wait, within the bound; what is too much is dropped and counted. An event whose sending
-failed is sent again under the same numbers, so a reader drops what it has.
+failed is sent again under the same numbers, so a reader drops what it has. The log of an attempt is bounded: a last line says that it ends,
+and what follows costs almost nothing.
 """
 from __future__ import annotations
 
@@ -25,6 +26,14 @@ MOST_TEXT = 1 << 20
 #: How much is in one event.
 EVENT_LINES = 200
 EVENT_TEXT = 64 << 10
+
+#: How many bytes are sent of an attempt's log, unless `attach` says otherwise, and the line that passes them: by it a gateway with the same
+#: bound, which is its default, knows that there is more.
+MOST_OF_ATTEMPT = 1 << 20
+#: A log ends when it has written this many times as much, however much of that was dropped.
+WRITTEN = 16
+#: What a line counts besides its text, so that empty lines have an end too.
+LINE_BYTES = 32
 
 #: Sources whose last number is remembered.
 MOST_SOURCES = 4_096
@@ -62,6 +71,16 @@ class _Waiting:
     seq: int = 0
     lines: List[Line] = field(default_factory=list)
     dropped: int = 0
+    #: Bytes of the lines that were taken, and of all.
+    sent: int = 0
+    written: int = 0
+    has_ended: bool = False
+    #: The last line of a log that has ended, until it is sent. It follows what was dropped.
+    last: Optional[Line] = None
+
+    def is_open(self) -> bool:
+        """Whether something of it has to be sent."""
+        return bool(self.lines or self.dropped or self.last)
 
 
 class Outbox:
@@ -70,6 +89,7 @@ class Outbox:
 
     def __init__(self, send: Optional[Send] = None) -> None:
         self._send = send or _publish
+        self.most_of_attempt = MOST_OF_ATTEMPT
         self._start()
         # A child process begins anew: the thread and the lines are the parent's.
         os.register_at_fork(after_in_child=self._start)
@@ -89,21 +109,39 @@ class Outbox:
                 atexit.register(cls._process.flush, 1.0)
             return cls._process
 
+    def has_ended(self, source: Source) -> bool:
+        """Whether the log of this attempt takes no further line. Cheap: it saves the work of making one."""
+        waiting = self._sources.get(source)
+        return waiting is not None and waiting.has_ended
+
     def put(self, source: Source, line: Line) -> None:
+        if self.has_ended(source):
+            return
         line = line.cut()
         with self._lock:
-            waiting = self._sources.setdefault(source, _Waiting())
-            if waiting.dropped or self._count >= MOST_LINES or self._text + len(line.text) > MOST_TEXT:
-                waiting.dropped += 1
-            else:
-                waiting.lines.append(line)
-                self._count += 1
-                self._text += len(line.text)
+            self._add(self._sources.setdefault(source, _Waiting()), line)
             self._empty.clear()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="taskgate-logs", daemon=True)
                 self._thread.start()
         self._wake.set()
+
+    def _add(self, waiting: _Waiting, line: Line) -> None:
+        if waiting.has_ended:
+            return
+        size = len(line.text.encode("utf-8", "replace")) + 1
+        waiting.written += size + LINE_BYTES
+        most = self.most_of_attempt
+        if waiting.sent > most or waiting.written > most * WRITTEN:
+            text = f"the log ends here: the worker sends at most {most} bytes of an attempt, what follows is not kept"
+            waiting.has_ended, waiting.last = True, Line(line.at, "NOTE", text)
+        elif waiting.dropped or self._count >= MOST_LINES or self._text + len(line.text) > MOST_TEXT:
+            waiting.dropped += 1
+        else:
+            waiting.lines.append(line)
+            waiting.sent += size
+            self._count += 1
+            self._text += len(line.text)
 
     def flush(self, timeout: float) -> bool:
         """Waits until all is sent, at most so many seconds."""
@@ -123,7 +161,7 @@ class Outbox:
     def _pass(self) -> bool:
         """Sends what waits now; whether there was anything."""
         with self._lock:
-            sources = [source for source, waiting in self._sources.items() if waiting.lines or waiting.dropped]
+            sources = [source for source, waiting in self._sources.items() if waiting.is_open()]
             if not sources:
                 self._forget()
                 self._empty.set()
@@ -149,6 +187,10 @@ class Outbox:
             self._text -= size
             dropped = 0 if waiting.lines else waiting.dropped
             waiting.dropped -= dropped
+            if waiting.last and not waiting.lines and not dropped:
+                # It was not counted as waiting: there is always room for it.
+                taken.append(waiting.last)
+                waiting.last = None
             seq, waiting.seq = waiting.seq, waiting.seq + len(taken) + dropped
         return seq, taken, dropped
 

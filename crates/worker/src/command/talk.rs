@@ -78,12 +78,18 @@ pub(super) fn talk<'a>(
         };
         let errors = async {
             match stderr {
-                Some(stderr) => keep_tail(said, stderr, |line| context.log(LEVEL, line)).await,
+                Some(stderr) => keep_tail(said, stderr, |line| logged(context, line)).await,
                 None => Ok(()),
             }
         };
         tokio::try_join!(write, read, errors).err()
     }
+}
+
+/// Adds a line to the task's log; whether it takes another.
+fn logged(context: &Context, line: &str) -> bool {
+    context.log(LEVEL, line);
+    !context.log_has_ended()
 }
 
 /// `{"id", "task", "args", "kwargs", "retries"}` and a line break.
@@ -130,8 +136,12 @@ fn progress(value: &RawValue) -> Option<Value> {
 /// As much as a pipe holds.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Reads to the end and keeps at least the last [`TAIL_BYTES`].
-async fn keep_tail(said: &Mutex<Said>, mut output: impl AsyncRead + Unpin, log: impl Fn(&str)) -> Result<(), TooMuch> {
+/// Reads to the end and keeps at least the last [`TAIL_BYTES`]. `log` takes a line, and says whether it wants another.
+async fn keep_tail(
+    said: &Mutex<Said>,
+    mut output: impl AsyncRead + Unpin,
+    log: impl Fn(&str) -> bool,
+) -> Result<(), TooMuch> {
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut lines = Lines::default();
     loop {
@@ -157,16 +167,23 @@ async fn keep_tail(said: &Mutex<Said>, mut output: impl AsyncRead + Unpin, log: 
     }
 }
 
-/// Cuts an output into lines for the task's log.
+/// Cuts an output into lines for the task's log, until the log takes no more.
 #[derive(Default)]
-struct Lines(Vec<u8>);
+struct Lines {
+    /// The line that has not ended.
+    open: Vec<u8>,
+    is_over: bool,
+}
 
 impl Lines {
-    fn take(&mut self, bytes: &[u8], log: &impl Fn(&str)) {
+    fn take(&mut self, bytes: &[u8], log: &impl Fn(&str) -> bool) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.is_over {
+                return;
+            }
             // The rest of a line that is too long for a log is dropped.
-            let room = (4 * LONGEST_LINE).saturating_sub(self.0.len());
-            self.0.extend_from_slice(&part[..part.len().min(room)]);
+            let room = (4 * LONGEST_LINE).saturating_sub(self.open.len());
+            self.open.extend_from_slice(&part[..part.len().min(room)]);
             if part.ends_with(b"\n") {
                 self.end(log);
             }
@@ -174,10 +191,10 @@ impl Lines {
     }
 
     /// Ends a line, at a line break or at the end of the output.
-    fn end(&mut self, log: &impl Fn(&str)) {
-        if !self.0.is_empty() {
-            log(String::from_utf8_lossy(self.0.trim_ascii_end()).as_ref());
-            self.0.clear();
+    fn end(&mut self, log: &impl Fn(&str) -> bool) {
+        if !self.open.is_empty() && !self.is_over {
+            self.is_over = !log(String::from_utf8_lossy(self.open.trim_ascii_end()).as_ref());
+            self.open.clear();
         }
     }
 }
@@ -205,16 +222,31 @@ mod tests {
     async fn only_the_end_of_the_error_output_is_kept() {
         let text = "x".repeat(100_000) + "the end";
         let said = Mutex::new(Said::new(1 << 20));
-        assert!(keep_tail(&said, text.as_bytes(), |_| ()).await.is_ok());
+        assert!(keep_tail(&said, text.as_bytes(), |_| true).await.is_ok());
         let tail = said.lock().unwrap().tail();
         assert!(tail.len() <= TAIL_BYTES && tail.ends_with("the end"));
+    }
+
+    #[test]
+    fn a_log_that_takes_no_more_is_asked_no_more() {
+        let asked = Mutex::new(Vec::new());
+        let log = |line: &str| {
+            let mut asked = asked.lock().unwrap();
+            asked.push(line.to_owned());
+            asked.len() < 2
+        };
+        let mut lines = Lines::default();
+        lines.take(b"one\ntwo\nthree\nfo", &log);
+        lines.take(b"ur\n", &log);
+        lines.end(&log);
+        assert_eq!(*asked.lock().unwrap(), ["one", "two"]);
     }
 
     #[tokio::test]
     async fn too_much_output_is_an_end() {
         let said = Mutex::new(Said::new(1_000));
         let text = "x".repeat(5_000);
-        assert_eq!(keep_tail(&said, text.as_bytes(), |_| ()).await, Err(TooMuch::Output { bytes: 1_000 }));
+        assert_eq!(keep_tail(&said, text.as_bytes(), |_| true).await, Err(TooMuch::Output { bytes: 1_000 }));
     }
 
     #[tokio::test]
@@ -222,7 +254,11 @@ mod tests {
         let logged = Mutex::new(Vec::new());
         let said = Mutex::new(Said::new(1 << 20));
         let text = format!("one\n\ntwo\r\n{}\nlast", "x".repeat(100_000));
-        keep_tail(&said, text.as_bytes(), |line| logged.lock().unwrap().push(line.to_owned())).await.unwrap();
+        let log = |line: &str| {
+            logged.lock().unwrap().push(line.to_owned());
+            true
+        };
+        keep_tail(&said, text.as_bytes(), log).await.unwrap();
         let logged = logged.into_inner().unwrap();
         assert_eq!(
             (logged.len(), logged[0].as_str(), logged[2].as_str(), logged[4].as_str()),
