@@ -228,12 +228,6 @@ impl Event {
             corrected: task.corrected,
         }
     }
-
-    /// The event of a publication.
-    pub(super) fn queued(task: &Task, at: Time) -> Self {
-        let phase = Phase::Queued;
-        Self { seq: task.seq + 1, phase, status: phase.status().to_owned(), reason: None, ..Self::of(task, at) }
-    }
 }
 
 /// The source of news: the feeds are not ordered relative to each other, so some rules differ by source.

@@ -3,23 +3,14 @@
 use sqlx::Row;
 
 use crate::admission::{Taken, judge, refusing_keys};
-use crate::rows::{label_rows, labels_text, options_text, short};
+use crate::rows::label_rows;
 use crate::statements::statements;
-use crate::{Conflict, Error, Event, Inserted, NewTask, Submission};
-use celery::task::{GroupId, Phase, TaskId};
+use crate::{Conflict, Error, Inserted, NewTask, Submission};
 
 use super::pool::{Pools, Tx, list};
-use super::save;
-use super::{dags, fan_out, limits};
+use super::{dags, fan_out, insert_rows, limits};
 
 statements! {
-    TASK = "insert into task (submitted_at, due_at, expires_at, seq, delivery, retries, group_index, priority, \
-         ignore_result, adopted, corrected, task_id, phase, status, name, queue, root_id, parent_id, group_id, retry_of, schedule, \
-         labels, options) values ($1, $2, $3, 1, 1, 0, $4, $5, $6, 0, 0, $7, $8, 'PENDING', $9, $10, $11, $12, $13, $14, $15, $16, \
-         $17) returning task_no";
-    MESSAGE = "insert into message (task_no, headers, body) values ($1, $2, $3)";
-    OUTBOX = "insert into outbox (task_no, wake_at, accepted_at, queue, line, rank, share, gate, gate_max) \
-         values ($1, $2, $3, $4, case when $5 is not null then $4 end, $5, case when $5 is not null then '' end, $6, $7)";
     LABEL = "insert into label (key, value, task_no) values ($1, $2, $3)";
     EDGE = "insert into edge (from_no, to_no, kind) values ($1, $2, $3) on conflict do nothing";
     GROUP = "insert into task_group (group_id, root_id, total, chord_size, submitted_at, structure) \
@@ -52,14 +43,14 @@ pub(super) async fn insert(pools: &Pools, batch: &[Submission]) -> Result<Answer
 /// The insert as part of a transaction.
 pub(super) async fn within(tx: &mut Tx, batch: &[Submission]) -> Result<Answers, Error> {
     let verdicts = judge(batch, taken(tx, batch).await?);
-    let mut answers = Vec::with_capacity(batch.len());
-    for (submission, refused) in batch.iter().zip(verdicts) {
-        answers.push(match refused {
-            Some(conflict) => Err(conflict),
-            None => Ok(write(tx, submission).await?),
-        });
-    }
-    Ok(answers)
+    let both = batch.iter().zip(&verdicts);
+    let admitted: Vec<&Submission> = both.filter(|(_, refused)| refused.is_none()).map(|(one, _)| one).collect();
+    let mut inserted = write(tx, &admitted).await?.into_iter();
+    let answer = |refused: Option<Conflict>| match refused {
+        Some(conflict) => Err(conflict),
+        None => Ok(inserted.next().expect("one answer per admitted submission")),
+    };
+    Ok(verdicts.into_iter().map(answer).collect())
 }
 
 async fn taken(tx: &mut Tx, batch: &[Submission]) -> Result<Taken, Error> {
@@ -69,8 +60,10 @@ async fn taken(tx: &mut Tx, batch: &[Submission]) -> Result<Taken, Error> {
         taken.tasks.insert(row.try_get(0)?);
     }
     let groups: Vec<&str> = batch.iter().flat_map(|s| &s.groups).map(|group| group.id.as_str()).collect();
-    for row in sqlx::query(TAKEN_GROUPS).bind(list(&groups)).fetch_all(&mut **tx).await? {
-        taken.groups.insert(row.try_get(0)?);
+    if !groups.is_empty() {
+        for row in sqlx::query(TAKEN_GROUPS).bind(list(&groups)).fetch_all(&mut **tx).await? {
+            taken.groups.insert(row.try_get(0)?);
+        }
     }
     let now = batch.iter().map(|submission| submission.at.0).max().unwrap_or_default();
     for key in batch.iter().filter_map(|submission| submission.idempotency.as_ref()) {
@@ -91,55 +84,28 @@ async fn taken(tx: &mut Tx, batch: &[Submission]) -> Result<Taken, Error> {
     Ok(taken)
 }
 
-async fn write(tx: &mut Tx, submission: &Submission) -> Result<Inserted, Error> {
-    let mut inserted = Inserted { task_nos: Vec::new() };
-    for task in &submission.tasks {
-        let no = self::task(tx, submission, task).await?;
-        save::event(tx, &Event::accepted(no, task, submission.at)).await?;
-        inserted.task_nos.push(no);
+async fn write(tx: &mut Tx, batch: &[&Submission]) -> Result<Vec<Inserted>, Error> {
+    let mut numbers = insert_rows::write(tx, batch).await?..;
+    let mut all = Vec::with_capacity(batch.len());
+    for submission in batch {
+        let inserted = Inserted { task_nos: numbers.by_ref().take(submission.tasks.len()).collect() };
+        for (task, no) in submission.tasks.iter().zip(&inserted.task_nos) {
+            labels_and_origin(tx, task, *no).await?;
+        }
+        extras(tx, submission, &inserted.task_nos).await?;
+        all.push(inserted);
     }
-    extras(tx, submission, &inserted.task_nos).await?;
-    Ok(inserted)
+    Ok(all)
 }
 
-async fn task(tx: &mut Tx, submission: &Submission, task: &NewTask) -> Result<i64, Error> {
-    let row = sqlx::query(TASK)
-        .bind(submission.at.0)
-        .bind(task.due_at.map(|at| at.0))
-        .bind(task.expires_at.map(|at| at.0))
-        .bind(task.group_index)
-        .bind(task.priority.get())
-        .bind(task.ignore_result)
-        .bind(task.id.as_str())
-        .bind(task.phase.as_str())
-        .bind(task.name.as_str())
-        .bind(task.queue.as_str())
-        .bind((task.root_id != task.id).then_some(task.root_id.as_str()))
-        .bind(task.parent_id.as_ref().map(TaskId::as_str))
-        .bind(task.group_id.as_ref().map(GroupId::as_str))
-        .bind(task.retry_of.as_ref().map(TaskId::as_str))
-        .bind(task.schedule.as_deref().map(short))
-        .bind(labels_text(&task.labels))
-        .bind(options_text(&task.options))
-        .fetch_one(&mut **tx)
-        .await?;
-    let no: i64 = row.try_get(0)?;
-    sqlx::query(MESSAGE).bind(no).bind(&task.headers).bind(&task.body).execute(&mut **tx).await?;
-    sqlx::query(save::START_UNFINISHED).bind(no).bind(task.phase == Phase::Waiting).execute(&mut **tx).await?;
-    if task.phase != Phase::Waiting {
-        let wake_at = task.wake_at(submission.at);
-        let outbox = sqlx::query(OUTBOX).bind(no).bind(wake_at).bind(submission.at.0).bind(task.queue.as_str());
-        let gate = task.gate();
-        let outbox = outbox.bind(task.rank()).bind(gate.as_ref().map(|gate| gate.name().to_owned()));
-        outbox.bind(gate.and_then(|gate| gate.max())).execute(&mut **tx).await?;
-    }
+async fn labels_and_origin(tx: &mut Tx, task: &NewTask, no: i64) -> Result<(), Error> {
     for (key, value) in label_rows(&task.labels) {
         sqlx::query(LABEL).bind(key).bind(value).bind(no).execute(&mut **tx).await?;
     }
     if let Some(old) = &task.retry_of {
         sqlx::query(RETRIED).bind(old.as_str()).bind(task.id.as_str()).execute(&mut **tx).await?;
     }
-    Ok(no)
+    Ok(())
 }
 
 async fn extras(tx: &mut Tx, submission: &Submission, numbers: &[i64]) -> Result<(), Error> {

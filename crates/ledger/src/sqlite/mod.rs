@@ -28,6 +28,7 @@ mod groups;
 #[path = "../both/incidents.rs"]
 mod incidents;
 mod insert;
+mod insert_rows;
 mod learn;
 #[path = "../both/lease.rs"]
 mod lease;

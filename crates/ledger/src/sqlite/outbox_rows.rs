@@ -3,7 +3,7 @@
 //! Two locks replace row locks: the writer's connection for each transaction, and `carrying` around a whole pass and around a
 //! withdrawal. A pass must not keep the writer's connection while the carrier waits for the broker.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use sqlx::Row;
@@ -11,6 +11,7 @@ use sqlx::Row;
 use super::claims::Sorted;
 use super::dialect::Adapter;
 use super::pool::{Pools, Tx, list};
+use super::rows::event_columns;
 use super::{learn, passes, rows, save};
 use crate::applied::Applied;
 use crate::rows::light_task_columns;
@@ -21,9 +22,19 @@ use runtime::clock::Time;
 
 statements! {
     GONE = "delete from outbox where task_no in (select value from json_each($1))";
-    PUBLISHED = "update task set queued_at = coalesce(queued_at, $2), seq = seq + (phase in ('accepted', 'held')), \
+    /// `$1` numbers, each with the time of its push. A task that a worker already has gets no event.
+    TOLD = "insert into event (task_no, seq, at, delivery, retries, corrected, phase, status, worker) \
+         select t.task_no, t.seq + 1, i.value ->> 1, t.delivery, t.retries, t.corrected, 'queued', 'PENDING', t.worker \
+         from json_each($1) i join task t on t.task_no = i.value ->> 0 where t.phase in ('accepted', 'held') order by t.task_no";
+    PUBLISHED = "update task set queued_at = coalesce(queued_at, i.at), seq = seq + (phase in ('accepted', 'held')), \
          reason = case when phase in ('accepted', 'held') then null else reason end, \
-         phase = case when phase in ('accepted', 'held') then 'queued' else phase end where task_no = $1";
+         phase = case when phase in ('accepted', 'held') then 'queued' else phase end \
+         from (select value ->> 0 as no, value ->> 1 as at from json_each($1)) i where task.task_no = i.no";
+    READ = concat!(
+        "select ",
+        event_columns!(),
+        " from event e join task t on t.task_no = e.task_no where e.feed > $1 order by e.feed"
+    );
     /// `$1` now, `$2` accepted before, `$3` limit. `$2` does not apply to tasks that were held at first, because they are not published directly.
     DUE = "select task_no, accepted_at, gate, gate_max from outbox \
          where wake_at <= $1 and (accepted_at <= $2 or wake_at > accepted_at) order by wake_at, task_no limit $3";
@@ -59,20 +70,19 @@ pub(super) async fn published(pools: &Pools, pushed: &[(i64, Time)]) -> Result<V
 }
 
 async fn mark_published(tx: &mut Tx, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
-    let mut events = Vec::with_capacity(pushed.len());
-    let times: HashMap<i64, Time> = pushed.iter().copied().collect();
-    let numbers: Vec<i64> = times.keys().copied().collect();
+    let pushed: BTreeMap<i64, i64> = pushed.iter().map(|(no, at)| (*no, at.0)).collect();
+    let numbers: Vec<i64> = pushed.keys().copied().collect();
     remove(tx, &numbers).await?;
-    for task in tasks(tx, &numbers).await? {
-        let at = times[&task.no];
-        sqlx::query(PUBLISHED).bind(task.no).bind(at.0).execute(&mut **tx).await?;
-        if matches!(task.phase, Phase::Accepted | Phase::Held) {
-            let event = Event::queued(&task, at);
-            save::event(tx, &event).await?;
-            events.push(event);
-        }
+    let pushed = list(&pushed.into_iter().collect::<Vec<_>>());
+    let told = sqlx::query(TOLD).bind(&pushed).execute(&mut **tx).await?;
+    sqlx::query(PUBLISHED).bind(&pushed).execute(&mut **tx).await?;
+    let count = i64::try_from(told.rows_affected()).unwrap_or(i64::MAX);
+    if count == 0 {
+        return Ok(Vec::new());
     }
-    Ok(events)
+    // One statement's events have consecutive positions.
+    let found = sqlx::query(READ).bind(told.last_insert_rowid() - count).fetch_all(&mut **tx).await?;
+    found.iter().map(rows::event).collect()
 }
 
 /// Records the publications of a pass, all with the same time.
