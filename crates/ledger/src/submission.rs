@@ -8,7 +8,7 @@ use runtime::clock::Time;
 use super::dags::NewDag;
 use super::fan_out::NewFanOut;
 use super::rate_gates::{RateGate, first_gate};
-use super::types::{Task, TaskOptions};
+use super::types::TaskOptions;
 
 /// A submission: a task, or all nodes of a canvas.
 #[derive(Debug, Clone)]
@@ -114,54 +114,6 @@ impl NewTask {
             (_, due) => due.unwrap_or(accepted_at).0,
         };
         due.min(self.expires_at.map_or(i64::MAX, |at| at.0))
-    }
-}
-
-impl NewTask {
-    /// The task's state in the ledger after the commit.
-    pub(super) fn inserted(&self, no: i64, at: Time) -> Task {
-        Task {
-            no,
-            id: self.id.clone(),
-            name: Some(self.name.as_str().to_owned()),
-            queue: Some(self.queue.as_str().to_owned()),
-            priority: self.priority,
-            phase: self.phase,
-            status: self.phase.status().to_owned(),
-            seq: 1,
-            delivery: 1,
-            retries: 0,
-            worker: None,
-            root_id: Some(self.root_id.clone()),
-            parent_id: self.parent_id.clone(),
-            group_id: self.group_id.clone(),
-            group_index: self.group_index,
-            ignore_result: self.ignore_result,
-            labels: self.labels.clone(),
-            options: self.options.clone(),
-            submitted_at: at,
-            queued_at: None,
-            received_at: None,
-            started_at: None,
-            finished_at: None,
-            due_at: self.due_at,
-            expires_at: self.expires_at,
-            runtime: None,
-            result: None,
-            failure: None,
-            traceback: None,
-            progress: None,
-            children: None,
-            retry_of: self.retry_of.clone(),
-            retried_as: None,
-            schedule: self.schedule.clone(),
-            reason: None,
-            adopted: false,
-            corrected: false,
-            argsrepr: None,
-            kwargsrepr: None,
-            revoke_requested_at: None,
-        }
     }
 }
 

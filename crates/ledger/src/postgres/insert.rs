@@ -136,7 +136,7 @@ fn note(store: &Store, batch: &[Submission], answers: &Answers) {
     let tasks = both.flat_map(|(submission, inserted)| {
         submission.tasks.iter().zip(&inserted.task_nos).map(|(task, no)| (task, *no, submission.at))
     });
-    store.known.note(tasks.filter(|(task, ..)| is_short(task)).map(|(task, no, at)| task.inserted(no, at)));
+    store.known.note_inserted(tasks.filter(|(task, ..)| is_short(task)));
 }
 
 /// Whether the submission has only plain tasks: its one statement is a transaction by itself, with a third of the round trips.

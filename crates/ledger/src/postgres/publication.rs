@@ -9,7 +9,7 @@ use sqlx::{PgExecutor, Row};
 
 use crate::history::{self, Told};
 use crate::statements::statements;
-use crate::{Error, Event, Task};
+use crate::{Error, Event};
 use celery::task::Phase;
 use runtime::clock::Time;
 
@@ -66,7 +66,7 @@ pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]
     }
     let unknown = pushed.unknown(&moved)?;
     let events = pushed.events(&moved, &events::subjects(&store.pool, &unknown).await?)?;
-    store.known.note(pushed.after(&events));
+    store.known.note_queued(&events);
     Ok(events)
 }
 
@@ -80,11 +80,11 @@ async fn mark_alone(store: &Store, lane: &Lane, pushed: &Pushed) -> Result<Vec<P
     Ok(moved?)
 }
 
-/// Messages that are in the broker, by number, with the time of their push and the cached tasks.
+/// Messages that are in the broker, by number, with the time of their push and what the cache has of them.
 struct Pushed {
     numbers: Vec<i64>,
     times: Vec<i64>,
-    known: HashMap<i64, Task>,
+    known: HashMap<i64, Subject>,
 }
 
 /// Numbers, and when each was pushed.
@@ -96,7 +96,7 @@ impl Pushed {
         pushed.sort_unstable_by_key(|(no, _)| *no);
         pushed.dedup_by_key(|(no, _)| *no);
         let (numbers, times): (Vec<i64>, Vec<i64>) = pushed.into_iter().map(|(no, at)| (no, at.0)).unzip();
-        let known = store.known.numbered(&numbers);
+        let known = store.known.subjects(&numbers);
         Self { numbers, times, known }
     }
 
@@ -105,7 +105,7 @@ impl Pushed {
         if self.known.len() < self.numbers.len() {
             return Some(notify::any(replica));
         }
-        notify::payload(replica, self.numbers.iter().map(|no| &self.known[no].id))
+        notify::payload(replica, self.numbers.iter().map(|no| &self.known[no].task_id))
     }
 
     /// The tasks that were not set to `queued`.
@@ -125,22 +125,10 @@ impl Pushed {
     fn events(&self, moved: &[PgRow], read: &HashMap<i64, Subject>) -> Result<Vec<Event>, Error> {
         let event = |row: &PgRow| {
             let (task_no, told): (i64, Told) = (row.try_get(0)?, told(row)?);
-            let known = self.known.get(&task_no).map(Subject::of);
-            let subject = known.as_ref().or_else(|| read.get(&task_no));
+            let subject = self.known.get(&task_no).or_else(|| read.get(&task_no));
             Ok(subject.map(|subject| subject.event(told, 0)))
         };
         moved.iter().filter_map(|row| event(row).transpose()).collect()
-    }
-
-    /// The cached tasks after these events.
-    fn after(&self, events: &[Event]) -> Vec<Task> {
-        let after = |event: &Event| {
-            let task = self.known.get(&event.task_no)?;
-            let status = event.status.clone();
-            let queued_at = task.queued_at.or(Some(event.at));
-            Some(Task { phase: event.phase, status, seq: event.seq, queued_at, reason: None, ..task.clone() })
-        };
-        events.iter().filter_map(after).collect()
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Subject {
     pub root_id: Option<TaskId>,
     pub adopted: bool,
     pub submitted_at: Time,
-    first_phase: Phase,
+    pub first_phase: Phase,
 }
 
 /// The columns of [`subject`], in its order and first in the statement, from `t` and `k`.
@@ -77,20 +77,6 @@ pub(super) fn subject(row: &PgRow) -> Result<Subject, Error> {
 }
 
 impl Subject {
-    pub fn of(task: &Task) -> Self {
-        Self {
-            task_no: task.no,
-            task_id: task.id.clone(),
-            name: task.name.clone(),
-            queue: task.queue.clone(),
-            group_id: task.group_id.clone(),
-            root_id: task.root_id.clone(),
-            adopted: task.adopted,
-            submitted_at: task.submitted_at,
-            first_phase: Phase::Accepted,
-        }
-    }
-
     /// Its first event, which is not stored in the history. `None` for an adopted task, which another client submitted.
     pub fn submitted(&self) -> Option<Told> {
         let phase = self.first_phase;

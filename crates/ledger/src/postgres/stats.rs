@@ -56,7 +56,7 @@ impl Stats for PostgresLedger {
         let first_ends = ends.iter().filter(|entry| entry.told.seq == 1);
         let counted: Vec<&Entry> = others.iter().filter(|entry| is_counted(&entry.told)).chain(first_ends).collect();
         let numbers = events::task_nos(counted.iter().copied().chain(&ends));
-        let subjects = events::subjects(&self.pool, &numbers).await?;
+        let subjects = self.subjects(&numbers).await?;
         let ended = self.ended(&events::task_nos(ends.iter())).await?;
         let ended: HashMap<i64, Ended> = ended.into_iter().map(|end| (end.task_no, end)).collect();
         let end = |entry: Entry| {
@@ -119,6 +119,16 @@ impl Stats for PostgresLedger {
         let query = sqlx::query(FORGET).bind(span.secs()).bind(before.0).bind(crate::MEASURES);
         let done = query.execute(&self.pool).await?;
         Ok(i64::try_from(done.rows_affected()).unwrap_or(i64::MAX))
+    }
+}
+
+impl PostgresLedger {
+    /// The tasks of events. Most are recent, so the cache has them: their names and queues do not change.
+    async fn subjects(&self, task_nos: &[i64]) -> Result<HashMap<i64, Subject>, Error> {
+        let mut subjects = self.store.known.subjects(task_nos);
+        let others: Vec<i64> = task_nos.iter().copied().filter(|no| !subjects.contains_key(no)).collect();
+        subjects.extend(events::subjects(&self.pool, &others).await?);
+        Ok(subjects)
     }
 }
 
