@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use celery::task::{Phase, TaskId};
 use ledger::{Changed, EVENTS_BYTES, Filter, Ledger, News};
+use sqlx::postgres::PgListener;
 use sqlx::{Connection, Executor};
 use tokio::sync::broadcast;
 
@@ -203,6 +204,29 @@ async fn until_heard(from: &dyn Ledger, changes: &mut broadcast::Receiver<Change
         matches!(heard, Ok(Ok(Changed::Tasks(_)))).then_some(())
     })
     .await;
+}
+
+/// Whether a listener that is not a replica hears of progress on `id`.
+async fn notifies(ledger: &dyn Ledger, listener: &mut PgListener, id: &TaskId, patience: Duration) -> bool {
+    ledger.learn(&[record(id, Phase::Running, 2)], true).await.unwrap();
+    let heard = async { while !listener.recv().await.unwrap().payload().contains(id.as_str()) {} };
+    tokio::time::timeout(patience, heard).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_notifies_only_while_there_are_others() {
+    let ledger = Fixture::postgres().await;
+    let mut listener = PgListener::connect(&ledger.url).await.unwrap();
+    listener.listen("taskgate").await.unwrap();
+    let id = new_id();
+    ledger.accept(&id).await;
+    eventually("it is known to be alone", async || {
+        (!notifies(&*ledger.ledger, &mut listener, &id, Duration::from_millis(200)).await).then_some(())
+    })
+    .await;
+    let other = ledger.another();
+    until_heard(&*ledger.ledger, &mut other.changes(), &id).await;
+    assert!(notifies(&*ledger.ledger, &mut listener, &id, Duration::from_secs(20)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -116,7 +116,8 @@ impl Adapter {
 
     /// Notifies other replicas that these tasks have new data.
     pub(super) async fn tell_grown(&self, tx: &mut Tx, ids: &[TaskId]) -> Result<(), Error> {
-        match notify::payload_of(&self.store.replica, ids) {
+        let payload = notify::payload_of(&self.store.replica, ids).filter(|_| self.store.others.listen());
+        match payload {
             Some(payload) => notify::notify(tx, &payload).await,
             None => Ok(()),
         }

@@ -127,8 +127,10 @@ pub struct PostgresLedger {
 /// The state that every write needs.
 struct Store {
     pool: Pool,
-    /// This process's name in notifications.
+    /// This process's name in notifications,
     replica: Arc<str>,
+    /// and whether anybody hears them.
+    others: Arc<notify::Others>,
     kinds: Kinds,
     known: Known,
     /// The time of acceptance up to which the feed was searched for unpublished tasks.
@@ -173,7 +175,13 @@ impl PostgresLedger {
         let listening = pool::unlimited(config)?;
         let (changed, _) = broadcast::channel(CHANGES);
         let replica: Arc<str> = clock::random_id().simple().to_string().into();
-        let listener = notify::Listener { pool: listening.clone(), replica: replica.clone(), changed: changed.clone() };
+        let others: Arc<notify::Others> = Arc::default();
+        let listener = notify::Listener {
+            pool: listening.clone(),
+            replica: replica.clone(),
+            others: Arc::clone(&others),
+            changed: changed.clone(),
+        };
         #[expect(
             clippy::disallowed_methods,
             reason = "ends with the token; it holds nothing that a shutdown waits for"
@@ -182,6 +190,7 @@ impl PostgresLedger {
         let store = Store {
             pool: pool.clone(),
             replica,
+            others,
             kinds: Kinds::default(),
             known: Known::default(),
             gathered: AtomicI64::new(0),

@@ -100,8 +100,12 @@ impl Pushed {
         Self { numbers, times, known }
     }
 
-    /// The notification for other replicas.
-    fn word(&self, replica: &str) -> Option<String> {
+    /// The notification for other replicas, if there are any.
+    fn word(&self, store: &Store) -> Option<String> {
+        let replica = &store.replica;
+        if !store.others.listen() {
+            return None;
+        }
         if self.known.len() < self.numbers.len() {
             return Some(notify::any(replica));
         }
@@ -146,7 +150,7 @@ async fn mark_published(
     relaxed: bool,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
     let query = sqlx::query(PUBLISHED).bind(&pushed.numbers).bind(&pushed.times);
-    let query = query.bind(history::head(Phase::Queued)).bind(pushed.word(&store.replica)).bind(relaxed);
+    let query = query.bind(history::head(Phase::Queued)).bind(pushed.word(store)).bind(relaxed);
     query.fetch_all(executor).await
 }
 

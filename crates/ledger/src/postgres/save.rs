@@ -197,7 +197,8 @@ async fn transition(
     let (over, open): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| becomes(entry) == HAD_ENDED);
     let (usual, others): (Vec<&Entry>, Vec<&Entry>) =
         open.iter().partition(|entry| ordinary::is_ordinary(entry, is_plain(entry)));
-    let word = notify::payload(&store.replica, events.iter().map(|event| &event.task_id));
+    let changed = || notify::payload(&store.replica, events.iter().map(|event| &event.task_id));
+    let word = if store.others.listen() { changed() } else { None };
     // The first statement sends the notification, so the second need not.
     let mut told = (written, feed_rows(events), word);
     let mut done = 0;
