@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::edge::{Caller, create};
 use crate::harness::environment::{Harness, Options};
+use crate::harness::postgres::cluster;
 use crate::harness::{CeleryOptions, Version, eventually};
 
 const CONFIG: &str = "auth = 'token'\nlearn = ['hinted.*']\nsubmit.allow = ['*']";
@@ -15,7 +16,11 @@ fn has_learned(contract: &Value) -> bool {
 #[tokio::test]
 async fn learned_tasks_are_shown_only_to_who_may_see_them() {
     let celery = CeleryOptions { version: Version::Older, ..CeleryOptions::default() };
-    let env = Harness::start(&Options { celery, config: CONFIG.to_owned(), ..Options::default() });
+    let database = cluster().migrated_database();
+    // The gateway does not start before there is a token.
+    create(&database, &["--name", "first", "--scope", "admin"]);
+    let options = Options { celery, config: CONFIG.to_owned(), database: Some(database), ..Options::default() };
+    let env = Harness::start(&options);
     let caller = |options: &[&str]| {
         let token = format!("Bearer {}", create(&env.database, options));
         Caller { http: env.gateway.http(), token }

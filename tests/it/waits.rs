@@ -196,8 +196,12 @@ async fn a_revoked_wait_ends_and_what_follows_never_runs() {
     let accepted = env.http.post("/v1/tasks", &canvas).await.expect(202);
     let ids = ids(&accepted);
     let link = complete(&open(&env.http, &name).await);
-    let explained = env.http.get(&format!("/v1/tasks/{}/explain", ids[0])).await.expect(200);
-    assert!(explained["sentence"].as_str().expect("a sentence").contains(&name), "{explained}");
+    // The wait is listed a moment before its task is `running`.
+    eventually("the wait is explained", async || {
+        let explained = env.http.get(&format!("/v1/tasks/{}/explain", ids[0])).await.expect(200);
+        explained["sentence"].as_str().expect("a sentence").contains(&name).then_some(())
+    })
+    .await;
     let verdict = env.http.post(&format!("/v1/tasks/{}/revoke", ids[0]), &json!({})).await.expect(200);
     assert_eq!((&verdict["verdict"], &verdict["confirmed"]), (&json!("signalled"), &json!(true)), "{verdict}");
     env.http.post(&link, &json!(1)).await.problem(409, "wait-over");

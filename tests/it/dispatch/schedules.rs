@@ -141,10 +141,10 @@ async fn names_and_keys_of_a_tenants_schedules_are_its_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_neither_reads_foreign_names_page_by_page_nor_writes_foreign_keys() {
     let (redis, database) = (Redis::start(RedisOptions::default()), cluster().migrated_database());
-    let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), "auth = 'token'\nsubmit.allow = ['*']\n");
     let token = |options: &[&str]| format!("Bearer {}", create(&database, options));
     let admin = token(&["--name", "admin", "--scope", "admin"]);
     let tenant = token(&["--name", "tenant", "--scope", "submit,read,control", "--tasks", "tenant.*"]);
+    let gateway = Gateway::serve(&database, &redis.url(0), &redis.url(1), "auth = 'token'\nsubmit.allow = ['*']\n");
     let call = async |token: &str, method: Method, path: &str, body: &Value| {
         let headers = [("authorization", token), ("content-type", "application/json")];
         let body = (!body.is_null()).then(|| body.to_string().into_bytes());
