@@ -154,7 +154,7 @@ impl App {
             hub.clone(),
             relay_handle.clone(),
             holder.clone(),
-            config.sweeper.clone(),
+            (config.sweeper.clone(), config.recovery),
         );
         // A broker whose messages cannot be inspected redelivers them by itself, and the sweeper looks after the rest only.
         let sweeper = broker.lists().cloned().zip(records).map(|(lists, records)| {

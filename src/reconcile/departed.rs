@@ -6,6 +6,8 @@
 //! task's recovery policy decides, as with Redis. A task in `retrying` is left alone, because its next message is in the broker. Results
 //! are read last: a task with a stored result that has its end has ended.
 //!
+//! `recovery.enabled = false` and the bound on repetitions hold here as they do with Redis: such tasks become incidents.
+//!
 //! One replica does this at a time, the holder of the lease. A decision that is based on an older state of the task is not carried out.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -15,8 +17,10 @@ use metrics::counter;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::findings::{Findings, running_if_too_many};
 use super::process::{self, Sameness};
 use super::recorder;
+use super::sweeper;
 use super::workers::is_online;
 use crate::config;
 use crate::live::direct;
@@ -24,7 +28,7 @@ use crate::live::hub::Hub;
 use broker::backend::ResultBackend;
 use broker::{Broker, Request};
 use celery::task::{Phase, TaskId, pause};
-use ledger::{Failure, News, SharedLedger, Source, Task, Worker};
+use ledger::{Event, Failure, News, SharedLedger, Source, Task, Worker};
 use runtime::clock::{self, Time};
 
 const LEASE: &str = "sweeper";
@@ -79,6 +83,15 @@ pub struct Departed {
     relay: direct::Handle,
     holder: String,
     config: config::Sweeper,
+    recovery: config::Recovery,
+}
+
+/// What a pass leaves for the next one.
+#[derive(Default)]
+struct Memory {
+    /// Tasks that no worker had, with their `seq` and when that was first seen.
+    suspects: HashMap<TaskId, (i64, Time)>,
+    findings: Findings,
 }
 
 impl Departed {
@@ -89,16 +102,16 @@ impl Departed {
         hub: Hub,
         relay: direct::Handle,
         holder: String,
-        config: config::Sweeper,
+        (config, recovery): (config::Sweeper, config::Recovery),
     ) -> Self {
-        Self { ledger, broker, backend, hub, relay, holder, config }
+        Self { ledger, broker, backend, hub, relay, holder, config, recovery }
     }
 
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let mut suspects: HashMap<TaskId, (i64, Time)> = HashMap::new();
+        let mut memory = Memory::default();
         while !stop.is_cancelled() {
-            if let Err(trouble) = self.pass(&mut suspects).await {
+            if let Err(trouble) = self.pass(&mut memory).await {
                 info!(error = %trouble, "tasks of dead workers could not be checked, trying again: {trouble}");
             }
             tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(self.config.period) => {} }
@@ -106,17 +119,17 @@ impl Departed {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.ledger.release(LEASE, &self.holder)).await;
     }
 
-    /// `suspects`: tasks that no worker had in the last pass, with their `seq` and when that was first seen.
-    async fn pass(&self, suspects: &mut HashMap<TaskId, (i64, Time)>) -> Result<(), Trouble> {
+    async fn pass(&self, memory: &mut Memory) -> Result<(), Trouble> {
         let now = clock::now();
         if self.ledger.lease(LEASE, &self.holder, now, LEASE_TTL.max(self.config.period * 2)).await?.is_none() {
-            suspects.clear();
+            *memory = Memory::default();
             return Ok(());
         }
         let workers = self.ledger.workers().await?;
         let mut empty = Emptiness::new();
         let orphans = self.orphans(&workers, &mut empty, now).await?;
         let nobodys = self.nobodys(&orphans, &empty, &workers, now).await?;
+        let suspects = &mut memory.suspects;
         suspects.retain(|id, (seq, _)| nobodys.iter().any(|task| task.id == *id && task.seq == *seq));
         let mut proven = Vec::new();
         for task in nobodys {
@@ -125,11 +138,34 @@ impl Departed {
                 proven.push(task);
             }
         }
-        for task in self.without_result(proven).await? {
+        let proven = self.without_result(proven).await?;
+        for task in self.within_the_limits(proven, &mut memory.findings).await? {
             self.settle_one(task).await?;
-            suspects.remove(&task.id);
+            memory.suspects.remove(&task.id);
         }
-        Ok(())
+        Ok(memory.findings.tell(&self.ledger).await?)
+    }
+
+    /// Leaves out the tasks that would run again, if repairs are switched off or these are too many at once.
+    async fn within_the_limits<'a>(
+        &self,
+        proven: Vec<&'a Task>,
+        findings: &mut Findings,
+    ) -> Result<Vec<&'a Task>, Trouble> {
+        let (again, rest): (Vec<&Task>, Vec<&Task>) = proven.iter().copied().partition(|task| runs_again(task));
+        if !self.recovery.enabled {
+            for task in again {
+                let worker = task.worker.as_deref().unwrap_or("a worker");
+                findings.note_undecided(task, &sweeper::switched_off(worker, task.id.as_str()));
+            }
+            return Ok(rest);
+        }
+        let Some(running) = running_if_too_many(&self.ledger, again.len()).await? else { return Ok(proven) };
+        warn!("{} tasks would run again at once, none of them does: see the incident", again.len());
+        counter!("taskgate_repairs_total", "kind" => "suspended").increment(again.len() as u64);
+        let workers = again.iter().filter_map(|task| task.worker.as_deref()).collect();
+        findings.note_suspended(again.len(), running, workers);
+        Ok(rest)
     }
 
     /// Records the ends of tasks whose results contain one; returns the other tasks.
@@ -229,13 +265,14 @@ impl Departed {
         let now = clock::now();
         let events = if task.revoke_requested_at.is_some() {
             let reason = format!("it was to be revoked, and {worker}, which had it, is gone");
-            self.ledger.learn(&[News { reason: Some(reason), ..decided(task, Phase::Revoked, now) }], true).await?
-        } else if task.options.recovery.as_deref() == Some("rerun") {
+            let news = News { reason: Some(reason), ..decided(task, Phase::Revoked, now) };
+            repaired("revoked", self.ledger.learn(&[news], true).await?)
+        } else if runs_again(task) {
             let reason = format!("{worker} had it and is gone; its recovery policy is rerun, it is queued again");
             let events = self.ledger.requeue(&[(task.id.clone(), task.seq)], &reason, now).await?;
             counter!("taskgate_tasks_requeued_total", "reason" => "absent").increment(events.len() as u64);
             self.relay.nudge();
-            events
+            repaired("rerun", events)
         } else {
             let reason =
                 format!("{worker} had it and is gone; it may have run, and is not known to be safe to run again");
@@ -243,7 +280,7 @@ impl Departed {
             let news = News { failure, reason: Some(reason), ..decided(task, Phase::Lost, now) };
             let events = self.ledger.learn(&[news], true).await?;
             counter!("taskgate_tasks_lost_total").increment(events.len() as u64);
-            events
+            repaired("lost", events)
         };
         for event in &events {
             warn!(task.id = %event.task_id, "task {} of the dead worker {worker} is {} now", event.task_id, event.phase);
@@ -251,6 +288,17 @@ impl Departed {
         self.hub.publish(&events);
         Ok(())
     }
+}
+
+/// Whether the task's policy is to run again. One with a requested revoke ends instead.
+fn runs_again(task: &Task) -> bool {
+    task.revoke_requested_at.is_none() && task.options.recovery.as_deref() == Some("rerun")
+}
+
+/// Counts the repairs.
+fn repaired(kind: &'static str, events: Vec<Event>) -> Vec<Event> {
+    counter!("taskgate_repairs_total", "kind" => kind).increment(events.len() as u64);
+    events
 }
 
 fn decided(task: &Task, phase: Phase, now: Time) -> News {

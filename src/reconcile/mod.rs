@@ -7,6 +7,7 @@ pub mod departed;
 pub mod details;
 pub mod exchanges;
 pub mod expiry;
+pub mod findings;
 pub mod fleet;
 pub mod fleet_options;
 pub mod learner;

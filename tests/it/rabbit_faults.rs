@@ -165,6 +165,33 @@ async fn a_task_that_a_dead_worker_had_acknowledged_is_settled_by_its_recovery_p
 }
 
 #[tokio::test]
+async fn with_repairs_switched_off_a_dead_workers_task_is_an_incident_and_does_not_run_again() {
+    let config = "[recovery]\nenabled = false\n[sweeper]\nperiod = '500ms'\ngrace = '1s'\nworker_lost_after = '5s'\n\
+                  [[tasks]]\nname = 'demo.slow_step'\nrecovery = 'rerun'\n";
+    let mut env = Harness::start(&Options { broker: On::Rabbit, config: config.into(), ..Options::default() });
+    let latch = Latch::closed();
+    let id = env.submit("demo.slow_step", latch.args("once")).await;
+    env.in_phase(&id, "running").await;
+    eventually("a heartbeat is heard", async || {
+        let workers = env.http.get("/v1/workers").await.expect(200);
+        (!workers["workers"][0]["load"].is_null()).then_some(())
+    })
+    .await;
+    env.celery.as_mut().expect("it was started").kill();
+    env.start_worker(CeleryOptions { hostname: "w2@test".into(), ..CeleryOptions::default() });
+    let incident = eventually("the task is told", async || {
+        let incidents = env.http.get("/v1/incidents").await.expect(200);
+        let all = incidents["incidents"].as_array().expect("incidents").clone();
+        all.into_iter().find(|incident| incident["kind"] == "undecided" && incident["subject"] == id)
+    })
+    .await;
+    assert!(incident["detail"].as_str().is_some_and(|text| text.contains("repairs are switched off")), "{incident}");
+    assert_eq!(env.in_phase(&id, "running").await["delivery"], 1);
+    env.http.post(&format!("/v1/tasks/{id}/resolve"), &json!({"as": "lost"})).await.expect(200);
+    env.in_phase(&id, "lost").await;
+}
+
+#[tokio::test]
 async fn what_a_dead_worker_had_not_acknowledged_is_delivered_again_by_rabbitmq() {
     let settings = json!({"task_acks_late": true, "task_reject_on_worker_lost": true});
     let celery = CeleryOptions { settings: settings.clone(), ..CeleryOptions::default() };

@@ -17,7 +17,6 @@ mod chords;
 mod decision;
 mod doubt;
 mod evidence;
-mod findings;
 mod fleet;
 mod front;
 mod leases;
@@ -36,7 +35,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-pub use self::sentences::REDIS_LOST_IT;
+pub use self::sentences::{REDIS_LOST_IT, switched_off};
 
 use self::doubt::Doubt;
 use self::fleet::Patience;

@@ -70,6 +70,11 @@ impl Why {
 
 pub const REDIS_LOST_IT: &str = "Redis lost its message, it is queued again";
 
+/// The finding about a task that would run again if repairs were switched on.
+pub fn switched_off(worker: &str, id: &str) -> String {
+    Doubt::SwitchedOff.sentence(worker, id)
+}
+
 impl Doubt {
     /// What is not known, and which request decides it.
     pub fn sentence(self, about: &str, id: &str) -> String {

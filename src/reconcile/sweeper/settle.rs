@@ -12,11 +12,11 @@ use tracing::{info, warn};
 
 use super::absence::Absent;
 use super::decision::{Decision, Why};
-use super::findings::MOST_AT_ONCE;
 use super::steps::Remade;
 use super::survey::State;
 use super::{PAGE, Sweeper, Trouble};
 use crate::reconcile::deliveries;
+use crate::reconcile::findings::{MOST_AT_ONCE, running_if_too_many};
 use celery::task::{Phase, TaskId};
 use ledger::{Event, Failure, News, Source, Task};
 use runtime::clock;
@@ -32,7 +32,10 @@ impl Sweeper {
                 Decision::Requeue(why) if absence.task.revoke_requested_at.is_none() => {
                     again.entry((why, why.sentence(&absence.about))).or_default().push(absence.task);
                 }
-                Decision::Unclear(_) => state.findings.note_undecided(&absence),
+                Decision::Unclear(doubt) => {
+                    let why = doubt.sentence(&absence.about, absence.task.id.as_str());
+                    state.findings.note_undecided(&absence.task, &why);
+                }
                 _ => alone(&absence.task, self.settle(&absence).await)?,
             }
         }
@@ -60,19 +63,12 @@ impl Sweeper {
             state.absences.keep(held);
             return Ok(rest);
         }
-        let census = self.ledger.census().await?;
-        let running: i64 = census.iter().filter(|((_, phase), _)| phase.is_at_worker()).map(|(_, count)| count).sum();
-        if i64::try_from(count).is_ok_and(|count| count * 100 <= running) {
-            return Ok(absent);
-        }
+        let Some(running) = running_if_too_many(&self.ledger, count).await? else { return Ok(absent) };
         let (stopped, rest): (Vec<Absent>, Vec<Absent>) = absent.into_iter().partition(runs_again);
-        let mut workers: Vec<&str> = stopped.iter().map(|absence| absence.about.as_str()).collect();
-        workers.sort_unstable();
-        workers.dedup();
-        workers.truncate(5);
+        let workers = stopped.iter().map(|absence| absence.about.as_str()).collect();
         warn!("{count} tasks would run again at once, none of them does: see the incident");
         counter!("taskgate_repairs_total", "kind" => "suspended").increment(count as u64);
-        state.findings.note_suspended(count, running, &workers.join(", "));
+        state.findings.note_suspended(count, running, workers);
         state.absences.keep(stopped);
         Ok(rest)
     }

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use super::absence::{self, Absences, Absent};
 use super::doubt::{Doubt, Loss};
 use super::evidence::Found;
-use super::findings::Findings;
 use super::fleet::Fleet;
 use super::leases::Unclear;
 use super::steps::Due;
 use super::{PAGE, Sweeper, Trouble};
+use crate::reconcile::findings::Findings;
 use crate::reconcile::recorder;
 use broker::Present;
 use celery::task::{Phase, Spread, TaskId, pause};
@@ -208,7 +208,7 @@ impl Sweeper {
         let share = (started.elapsed() * LOOK_SHARE).min(LONGEST_PAUSE);
         state.next_survey = Instant::now() + if again { grace } else { self.settings.config.period.max(share) };
         counter!("taskgate_sweeper_looks_total").increment(1);
-        self.tell(state).await
+        state.findings.tell(&self.ledger).await.map_err(Trouble::from)
     }
 
     fn grace(&self, suspicious: bool) -> Duration {
