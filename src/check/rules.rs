@@ -1,11 +1,14 @@
 //! Judges from the facts what does not fit together. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
 
 use super::{Facts, Finding, Weight, WorkerFacts, fleet, reach, stores};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use celery::spelling::nearest;
+use celery::task::QueueName;
 
 /// Celery's default: an unacknowledged message is delivered again after an hour.
 const CELERY_VISIBILITY_SECS: f64 = 3_600.0;
@@ -35,7 +38,7 @@ pub fn judge(config: &Config, catalog: &Catalog, facts: &Facts) -> Vec<Finding> 
     findings.extend(delivered(catalog, facts));
     for (node, worker) in &facts.workers {
         if config.broker.redis.is_rabbitmq() {
-            findings.extend(outlasting(catalog, node));
+            findings.extend(outlasting(config, catalog, node));
         } else {
             findings.extend(visible(config, catalog, node, worker));
         }
@@ -85,7 +88,7 @@ fn consumed(catalog: &Catalog, facts: &Facts) -> Vec<Finding> {
     let known: BTreeSet<&str> = facts.workers.values().flat_map(|worker| &worker.queues).map(String::as_str).collect();
     let named = catalog.queues();
     let missing = named.iter().filter(|queue| !known.contains(queue.as_str()));
-    let tell = |queue: &celery::task::QueueName| {
+    let tell = |queue: &QueueName| {
         let hint = hint(queue.as_str(), &known);
         Finding::new(Weight::Problem, format!("no worker consumes the queue {queue}{hint}"))
     };
@@ -138,15 +141,38 @@ fn visible(config: &Config, catalog: &Catalog, node: &str, worker: &WorkerFacts)
     findings
 }
 
-/// Tasks that RabbitMQ delivers a second time while they run, if they acknowledge late.
-fn outlasting(catalog: &Catalog, node: &str) -> Option<Finding> {
-    let longest = catalog.entries().iter().filter_map(|entry| Some((entry.defaults.time_limit?, entry.name.as_str())));
-    let (limit, name) = longest.max_by(|left, right| left.0.total_cmp(&right.0))?;
-    let text = format!(
-        "{name} may run {limit} s, longer than RabbitMQ's consumer_timeout of {CONSUMER_TIMEOUT_SECS} s unless it was changed: with \
-         acks_late {node} would lose its channel, and the task would be delivered twice; raise consumer_timeout"
-    );
-    (limit > CONSUMER_TIMEOUT_SECS).then(|| Finding::new(Weight::Warning, text))
+/// The task that outlasts the timeout of its queue most, if it acknowledges late: RabbitMQ would deliver it a second time while it runs.
+fn outlasting(config: &Config, catalog: &Catalog, node: &str) -> Vec<Finding> {
+    let mut longest: BTreeMap<String, (f64, &str)> = BTreeMap::new();
+    for entry in catalog.entries() {
+        let Some(limit) = entry.defaults.time_limit else { continue };
+        let timeout = consumer_timeout(config, &catalog.queue_for(entry.name.as_str()));
+        let is_longest = longest.get(&timeout.0).is_none_or(|(most, _)| limit > *most);
+        if limit > timeout.1 && is_longest {
+            longest.insert(timeout.0, (limit, entry.name.as_str()));
+        }
+    }
+    let tell = |(timeout, (limit, name)): (String, (f64, &str))| {
+        let text = format!(
+            "{name} may run {limit} s, longer than {timeout}: with acks_late {node} would lose its channel, and the task would be \
+             delivered twice; raise the timeout"
+        );
+        Finding::new(Weight::Warning, text)
+    };
+    longest.into_iter().map(tell).collect()
+}
+
+/// How long a message of this queue may be unacknowledged, in words and in seconds.
+fn consumer_timeout(config: &Config, queue: &QueueName) -> (String, f64) {
+    let declared = config.queues.iter().find(|declared| declared.name == *queue);
+    let arguments = declared.and_then(|queue| serde_json::from_str::<Value>(&queue.arguments).ok()).unwrap_or_default();
+    match arguments["x-consumer-timeout"].as_f64().map(|milliseconds| milliseconds / 1_000.0) {
+        Some(seconds) => (format!("the x-consumer-timeout of {seconds} s of its queue {queue}"), seconds),
+        None => {
+            let text = format!("RabbitMQ's consumer_timeout of {CONSUMER_TIMEOUT_SECS} s unless it was changed");
+            (text, CONSUMER_TIMEOUT_SECS)
+        }
+    }
 }
 
 /// Results that expire too soon.

@@ -68,6 +68,7 @@ mod rabbit;
 mod rabbit_doors;
 mod rabbit_faults;
 mod rabbit_results;
+mod rabbit_timeout;
 mod readme;
 mod refusals;
 mod replica;

@@ -23,6 +23,8 @@ const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 /// A node name that needs no name server.
 const USER: &str = "guest";
+/// How often a channel looks for messages that were not acknowledged within `consumer_timeout`, in milliseconds; usually once a minute.
+const TICKS: &str = "[{rabbit, [{channel_tick_interval, 500}]}].\n";
 /// Erlang without idle spinning: two processor cores serve all tests.
 const ERLANG: &str = "-noinput +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none";
 
@@ -166,6 +168,7 @@ impl Node {
              collect_statistics_interval = 1000\nlog.console = true\nlog.console.level = warning\n{config}\n"
         );
         std::fs::write(directory.join("rabbitmq.conf"), settings).expect("the folder is ours");
+        std::fs::write(directory.join("advanced.config"), TICKS).expect("the folder is ours");
         std::fs::write(directory.join("plugins"), "[rabbitmq_management].\n").expect("the folder is ours");
         let mut mapper = Command::new("epmd");
         mapper.args(["-address", "127.0.0.1", "-port"]).arg(mapper_port.to_string());
@@ -286,6 +289,7 @@ fn environment(command: &mut Command, directory: &Path, port: u16, distribution:
         .env("RABBITMQ_MNESIA_BASE", directory.join("data"))
         .env("RABBITMQ_LOG_BASE", directory.join("log"))
         .env("RABBITMQ_CONFIG_FILE", directory.join("rabbitmq.conf"))
+        .env("RABBITMQ_ADVANCED_CONFIG_FILE", directory.join("advanced.config"))
         .env("RABBITMQ_ENABLED_PLUGINS_FILE", directory.join("plugins"))
         .env("RABBITMQ_PID_FILE", directory.join("pid"));
 }

@@ -12,4 +12,5 @@ mod loss;
 mod process;
 mod rabbit;
 mod rabbit_loss;
+mod rabbit_timeout;
 mod semantics;

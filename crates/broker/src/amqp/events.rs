@@ -6,12 +6,15 @@
 
 use std::time::Duration;
 
+use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Consumer, ExchangeKind};
+use lapin::{Acker, Channel, Consumer, ExchangeKind};
 use runtime::clock;
 use tokio::sync::mpsc;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -22,8 +25,10 @@ use crate::{EVENT_EXCHANGE, Error, Feed};
 
 /// Maximum number of unacknowledged messages.
 const AHEAD: u16 = 1_000;
-/// How many messages are acknowledged together.
-const TOGETHER: u64 = 200;
+/// How many messages are acknowledged together at most,
+const TOGETHER: u16 = 200;
+/// and how long one waits for others. RabbitMQ closes a channel with a message that is older than its `consumer_timeout`.
+const LONGEST: Duration = Duration::from_secs(1);
 /// How many messages the broker keeps for a slow reader; the oldest are dropped first.
 const KEPT: u32 = 100_000;
 /// Pause between attempts to connect.
@@ -57,18 +62,58 @@ async fn listen(link: &Link, sink: &mpsc::Sender<Feed>) -> Result<(), Error> {
     if sink.send(Feed::Gap).await.is_err() {
         return Ok(());
     }
-    let mut taken = 0_u64;
-    while let Some(came) = events.next().await {
+    let mut taken = Taken::default();
+    loop {
+        let Ok(came) = taken.next(&mut events).await else {
+            taken.acknowledge().await?;
+            continue;
+        };
+        let Some(came) = came else { return Ok(()) };
         let came = came?;
         if sink.send(Feed::Message(message::inbound(&came, ""))).await.is_err() {
-            break;
+            return Ok(());
         }
-        taken += 1;
-        if taken.is_multiple_of(TOGETHER) {
-            came.acker.ack(BasicAckOptions { multiple: true }).await?;
+        taken.add(came.acker);
+        if taken.is_due() {
+            taken.acknowledge().await?;
         }
     }
-    Ok(())
+}
+
+/// The messages that were taken and not acknowledged.
+#[derive(Default)]
+struct Taken {
+    count: u16,
+    /// When the first of them was taken, and what acknowledges the last one.
+    open: Option<(Instant, Acker)>,
+}
+
+impl Taken {
+    /// The next message; `None` when the channel is closed. Waits no longer than the messages that were taken may wait.
+    async fn next(&self, events: &mut Consumer) -> Result<Option<lapin::Result<Delivery>>, Elapsed> {
+        match &self.open {
+            None => Ok(events.next().await),
+            Some(_) => timeout(LONGEST, events.next()).await,
+        }
+    }
+
+    fn add(&mut self, acker: Acker) {
+        let since = self.open.take().map_or_else(Instant::now, |(since, _)| since);
+        self.open = Some((since, acker));
+        self.count += 1;
+    }
+
+    fn is_due(&self) -> bool {
+        self.count >= TOGETHER || self.open.as_ref().is_some_and(|(since, _)| since.elapsed() >= LONGEST)
+    }
+
+    async fn acknowledge(&mut self) -> Result<(), Error> {
+        self.count = 0;
+        if let Some((_, acker)) = self.open.take() {
+            acker.ack(BasicAckOptions { multiple: true }).await?;
+        }
+        Ok(())
+    }
 }
 
 async fn subscribe(link: &Link, channel: &Channel) -> Result<Consumer, Error> {
