@@ -37,8 +37,13 @@ impl Held {
 
     /// Takes a message out, to end it. `None` when it has ended, or when RabbitMQ took it back.
     pub fn take(&self, tag: &str) -> Option<Acker> {
+        self.take_from(tag).map(|(_, acker)| acker)
+    }
+
+    /// As [`Held::take`], with the number of its channel. Later channels have higher numbers.
+    pub fn take_from(&self, tag: &str) -> Option<(u64, Acker)> {
         let tag: u64 = tag.parse().ok()?;
-        self.inner().messages.remove(&tag).map(|message| message.acker)
+        self.inner().messages.remove(&tag).map(|message| (message.channel, message.acker))
     }
 
     /// Makes `again`, a later delivery of a message that runs as `held`, the one that ends when `held` ends. `false` when `held` has ended.

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use celery::task::QueueName;
-use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
+use lapin::{Acker, Channel};
 use tracing::{debug, warn};
 
 use super::address::Address;
@@ -67,9 +67,9 @@ impl WorkerSide {
 
     /// Acknowledges messages. One whose channel broke is delivered again, whatever is done here.
     pub async fn ack(&self, tags: &[String]) -> Result<(), Error> {
-        for acker in tags.iter().filter_map(|tag| self.0.held.take(tag)) {
-            self.end("acknowledged", acker.ack(BasicAckOptions::default())).await;
-        }
+        let ackers: Vec<(u64, Acker)> = tags.iter().filter_map(|tag| self.0.held.take_from(tag)).collect();
+        let ack = |acker: Acker| async move { self.end("acknowledged", acker.ack(BasicAckOptions::default())).await };
+        end_all(ackers, ack).await;
         Ok(())
     }
 
@@ -87,11 +87,18 @@ impl WorkerSide {
         }
     }
 
-    async fn end(&self, what: &str, ended: impl Future<Output = lapin::Result<bool>>) {
+    /// Returns whether it came to an end in time, or RabbitMQ has the message back.
+    async fn end(&self, what: &str, ended: impl Future<Output = lapin::Result<bool>>) -> bool {
         match tokio::time::timeout(self.0.taking.patience(), ended).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => debug!(%error, "a message could not be {what}, RabbitMQ delivers it again: {error}"),
-            Err(_) => self.0.taking.forget(),
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => {
+                debug!(%error, "a message could not be {what}, RabbitMQ delivers it again: {error}");
+                true
+            }
+            Err(_) => {
+                self.0.taking.forget();
+                false
+            }
         }
     }
 
@@ -195,5 +202,32 @@ impl WorkerSide {
     /// Asks other workers, and gathers their replies.
     pub async fn ask(&self, request: &Request, patience: Duration) -> Result<Replies, Error> {
         control::ask(&self.0.publisher.link, request, patience).await
+    }
+}
+
+/// Ends messages one after the other; `end` returns whether RabbitMQ was told in time. After a message that was not, those of its channel
+/// and of earlier ones are left out: their connection is given up, so RabbitMQ delivers them again, and each would wait as long.
+async fn end_all<T, W: Future<Output = bool>>(messages: Vec<(u64, T)>, end: impl Fn(T) -> W) {
+    let mut given_up = None;
+    for (channel, message) in messages {
+        if given_up.is_none_or(|last| channel > last) && !end(message).await {
+            given_up = Some(channel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn after_one_late_answer_only_newer_channels_are_told() {
+        let told = Mutex::new(Vec::new());
+        let end = |message: &'static str| {
+            told.lock().unwrap().push(message);
+            std::future::ready(message != "late")
+        };
+        end_all(vec![(1, "first"), (2, "late"), (2, "same"), (1, "older"), (3, "newer")], end).await;
+        assert_eq!(*told.lock().unwrap(), ["first", "late", "newer"]);
     }
 }
