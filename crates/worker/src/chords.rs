@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::events::timestamp;
 use super::follow::Follow;
@@ -48,7 +48,10 @@ impl Follow<'_> {
                 Box::pin(self.add_part(group, doomed.group_index, &part, body)).await;
             }
         }
-        self.send(&aftermath.errbacks).await;
+        if let Err(failure) = self.send(&aftermath.errbacks).await {
+            let id = &self.parent.id;
+            error!(task.id = %id, "the errbacks of {id} are not called: {}", failure.exception.text());
+        }
     }
 
     async fn add_part(&self, group: &str, index: Option<i64>, part: &Part, body: &Signature) {

@@ -174,7 +174,9 @@ impl Finish {
         let eta = Timestamp::from_microsecond(clock::now().plus(delay).as_micros()).unwrap_or(Timestamp::MAX);
         let next = self.request.next_attempt(eta);
         let origin = &self.request.origin;
-        self.follow().send_again(next, origin).await;
+        if let Err(failure) = self.follow().send_again(next, origin).await {
+            return self.failed(failure, children).await;
+        }
         let cause = retry.cause.unwrap_or_else(|| Failure::without_arguments("celery.exceptions", "Retry"));
         let traceback = self.traceback(&cause);
         let record = ResultMeta {

@@ -9,7 +9,7 @@ use tracing::error;
 use super::error::Failure;
 use super::events::timestamp;
 use super::request::Origin;
-use super::shared::SharedRef;
+use super::shared::{GivenUp, SharedRef};
 use broker::backend::Reply;
 use broker::{Push, Target};
 use celery::continuation::{self, Aftermath, Continuation, Send, Sender};
@@ -34,7 +34,8 @@ impl Follow<'_> {
     /// Sends callbacks and the next step of the chain. Returns what was sent.
     ///
     /// # Errors
-    /// The failure of the task, when a signature in its message cannot be sent; then nothing is sent.
+    /// The failure of the task, when a signature in its message cannot be sent: if that is known from the message, nothing is sent; if the
+    /// broker refuses it, the others may have been.
     pub async fn after_success(&self, value: &RawValue) -> Result<Vec<ResultTuple>, Failure> {
         let embed = &self.parent.embed;
         if embed.callbacks.is_empty() && embed.chain.as_ref().is_none_or(Vec::is_empty) {
@@ -74,10 +75,13 @@ impl Follow<'_> {
     }
 
     /// Sends the next attempt to the queue of this one.
-    pub async fn send_again(&self, message: Message, origin: &Origin) {
+    ///
+    /// # Errors
+    /// When the broker refuses it.
+    pub async fn send_again(&self, message: Message, origin: &Origin) -> Result<(), Failure> {
         let routing_key = origin.queue.as_str().to_owned();
         let priority = origin.priority.get();
-        self.send(&[Send { message, exchange: String::new(), routing_key, priority, reply_to: None }]).await;
+        self.send(&[Send { message, exchange: String::new(), routing_key, priority, reply_to: None }]).await
     }
 
     fn aftermath(&self, make: impl FnOnce(&mut Sender<'_>) -> Result<Aftermath, DecodeError>) -> Aftermath {
@@ -99,7 +103,7 @@ impl Follow<'_> {
     }
 
     /// # Errors
-    /// When there is a chord in it, and results are not in Redis; then nothing is sent.
+    /// When there is a chord in it, and results are not in Redis: then nothing is sent. Or when the broker refuses a message.
     async fn carry_out(&self, plan: Continuation) -> Result<Vec<ResultTuple>, Failure> {
         if let Some(backend) = self.shared.records.chords() {
             for (group, structure) in &plan.saved_groups {
@@ -111,12 +115,15 @@ impl Follow<'_> {
         } else if !plan.chord_sizes.is_empty() {
             return Err(Failure::new("builtins", "NotImplementedError", NO_CHORDS));
         }
-        self.send(&plan.sends).await;
+        self.send(&plan.sends).await?;
         Ok(plan.children)
     }
 
     /// Publishes each message once, even if Redis's answer is lost.
-    pub async fn send(&self, sends: &[Send]) {
+    ///
+    /// # Errors
+    /// When the broker refuses one of them again and again; the others may have been published.
+    pub async fn send(&self, sends: &[Send]) -> Result<(), Failure> {
         let mut pushes = Vec::with_capacity(sends.len());
         for send in sends {
             let targets = || self.shared.transport.targets(send);
@@ -124,13 +131,29 @@ impl Follow<'_> {
             pushes.extend(targets.into_iter().map(|target| self.push(send, target)));
         }
         if pushes.is_empty() {
-            return;
+            return Ok(());
         }
         let transport = &self.shared.transport;
-        if self.shared.patiently("sending a task", || transport.publish(&pushes)).await.is_some() {
-            let tags: Vec<String> = pushes.into_iter().map(|push| push.tag).collect();
-            self.shared.patiently("forgetting markers", || transport.settle(&tags)).await;
+        let published = self.shared.attempt("sending a task", || transport.publish(&pushes)).await;
+        let tags: Vec<String> = pushes.iter().map(|push| push.tag.clone()).collect();
+        match published {
+            Ok(()) => {
+                self.shared.patiently("forgetting markers", || transport.settle(&tags)).await;
+                Ok(())
+            }
+            // The worker ends before it could tell anybody.
+            Err(GivenUp::Stopping) => Ok(()),
+            Err(GivenUp::Refused(error)) => {
+                transport.abandon(&tags);
+                Err(self.not_sent(&error))
+            }
         }
+    }
+
+    fn not_sent(&self, error: &broker::Error) -> Failure {
+        let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+        let text = format!("a message that follows from {} was not sent: {error}{cause}", self.parent.id);
+        Failure::new("taskgate", "NotSent", &text)
     }
 
     fn push(&self, send: &Send, target: Target) -> Push {

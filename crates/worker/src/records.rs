@@ -57,8 +57,7 @@ impl Records for WorkerSide {
     }
 
     async fn store(&self, record: &Record, _: Duration, _: Unless) -> Result<(), Error> {
-        self.send_results(std::slice::from_ref(record)).await?;
-        Ok(())
+        self.send_result(record).await
     }
 
     fn chords(&self) -> Option<&Backend> {

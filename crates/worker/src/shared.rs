@@ -43,10 +43,27 @@ pub(crate) struct Shared {
     pub hard_stop: CancellationToken,
 }
 
+/// Why a call is not repeated any more.
+pub(crate) enum GivenUp {
+    /// The worker stops hard.
+    Stopping,
+    /// It was refused again and again.
+    Refused(Error),
+}
+
 impl Shared {
     /// Repeats `call` until it succeeds, because results must be stored. `None` when the worker stops hard, or the call is
     /// refused again and again. `call` must be safe to repeat.
     pub async fn patiently<T, F, W>(&self, what: &'static str, call: F) -> Option<T>
+    where
+        F: Fn() -> W,
+        W: Future<Output = Result<T, Error>>,
+    {
+        self.attempt(what, call).await.ok()
+    }
+
+    /// As [`Shared::patiently`], for callers that must know why the call was given up.
+    pub async fn attempt<T, F, W>(&self, what: &'static str, call: F) -> Result<T, GivenUp>
     where
         F: Fn() -> W,
         W: Future<Output = Result<T, Error>>,
@@ -61,16 +78,16 @@ impl Shared {
                         if !backoff.is_fresh() {
                             info!("{what}: done, the server is back");
                         }
-                        return Some(value);
+                        return Ok(value);
                     }
                     Err(problem) => problem,
                 },
-                () = self.hard_stop.cancelled() => return None,
+                () = self.hard_stop.cancelled() => return Err(GivenUp::Stopping),
             };
             refusals += u32::from(problem.is_refusal());
             if refusals > REFUSALS {
                 error!(error = %problem, "{what}: given up, it is refused: {problem}");
-                return None;
+                return Err(GivenUp::Refused(problem));
             }
             if backoff.is_fresh() {
                 warn!(error = %problem, "{what}: failed, trying again: {problem}");

@@ -161,7 +161,7 @@ impl Pusher {
         let mut refused = HashSet::new();
         for row in batch {
             let of_row = outcomes.by_ref().take(messages_of(row));
-            for why in of_row.filter_map(|outcome| if let Pushed::Refused(why) = outcome { Some(why) } else { None }) {
+            for why in of_row.filter_map(Pushed::refusal) {
                 warn!(task.id = %row.id, queue.name = %row.queue, "task {} is not published: {why}", row.id);
                 self.note_unfit(row, why);
                 refused.insert(row.no);

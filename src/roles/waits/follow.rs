@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::Parts;
 use super::settle::Trouble;
 use broker::backend::{Backend, Claim, Unless};
-use broker::{Push, Pushed, Target};
+use broker::{Push, Target};
 use celery::chord::{self, Part};
 use celery::continuation::{self, Aftermath, Continuation, Send, Sender};
 use celery::exception::Exception;
@@ -259,8 +259,8 @@ impl<'a> Follow<'a> {
             return Ok(());
         }
         for (outcome, push) in self.parts.broker.publish(&pushes, None).await?.iter().zip(&pushes) {
-            if let Pushed::Refused(why) = outcome {
-                return Err(Trouble::Unsent { tag: push.tag.clone(), why: why.clone() });
+            if let Some(why) = outcome.refusal() {
+                return Err(Trouble::Unsent { tag: push.tag.clone(), why: why.to_owned() });
             }
         }
         let sent = sends.iter().map(|send| (send.message.id.clone(), send.message.id.delivery_tag(1)));

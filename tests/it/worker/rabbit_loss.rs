@@ -164,3 +164,22 @@ tell([failure(direct("reject"))[0]])"#,
     until("the step waits in its queue", || depth(&rust, "nobody-made-this") == 1);
     until("the rejected message is a dead letter", || depth(&rust, "dead") == 1);
 }
+
+#[test]
+fn a_task_whose_next_step_rabbitmq_can_never_take_fails_with_the_reason() {
+    let rust = Rust::start(&[]);
+    let said = rust.ask(
+        r#"
+long = signature("rs.add", args=(1,), queue="é" * 200)
+nowhere = signature("rs.add", args=(1,), exchange="nobody-made-this", routing_key="x")
+again = send("add", 2, 2)
+tell([failure(send("add", 1, 1, link=step)) for step in (long, nowhere)] + [again.get(timeout=90)])"#,
+    );
+    assert_eq!((&said[0][0], &said[1][0], &said[2]), (&json!("NotSent"), &json!("NotSent"), &json!(4)), "{said}");
+    let told = |place: usize, text: &str| said[place][2].as_str().is_some_and(|why| why.contains(text));
+    assert!(told(0, "a name of 400 bytes; RabbitMQ takes 255"), "{said}");
+    assert!(told(1, "RabbitMQ has no exchange nobody-made-this"), "{said}");
+    until("nothing is kept back", || {
+        rust.rabbit.queue("rust").is_some_and(|queue| queue["messages"] == 0 && queue["messages_unacknowledged"] == 0)
+    });
+}

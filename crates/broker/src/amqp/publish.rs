@@ -124,15 +124,14 @@ impl Publisher {
         (*until > Instant::now()).then(|| why.clone())
     }
 
-    fn refuse(&self, push: &Push, why: String) -> Pushed {
+    /// Remembers that its queue takes nothing, so that the next messages are not tried at once.
+    fn remember(&self, push: &Push, why: &str) {
+        let Target::Queue(queue, _) = &push.target else { return };
         let mut refusing = self.refusing.lock().expect("nothing panics under this lock");
-        if let Target::Queue(queue, _) = &push.target {
-            if refusing.len() >= MOST {
-                refusing.clear();
-            }
-            refusing.insert(queue.to_string(), (why.clone(), Instant::now() + AGAIN));
+        if refusing.len() >= MOST {
+            refusing.clear();
         }
-        Pushed::Refused(why)
+        refusing.insert(queue.to_string(), (why.to_owned(), Instant::now() + AGAIN));
     }
 
     async fn publish_on(&self, channel: &Channel, batch: &[Push]) -> Result<Vec<Pushed>, Error> {
@@ -143,7 +142,7 @@ impl Publisher {
             let ready = match self.fitted(push) {
                 Ok(ready) => ready,
                 Err(why) => {
-                    outcomes[index] = Pushed::Refused(why);
+                    outcomes[index] = Pushed::Unfit(why);
                     continue;
                 }
             };
@@ -158,14 +157,20 @@ impl Publisher {
                 Confirmation::Ack(given_back) | Confirmation::Nack(given_back) if given_back.is_some() => {
                     returned.extend(given_back.and_then(|message| message.delivery.properties.message_id().clone()));
                 }
-                Confirmation::Nack(_) => outcomes[index] = self.refuse(&batch[index], full(&batch[index])),
+                Confirmation::Nack(_) => {
+                    let why = full(&batch[index]);
+                    self.remember(&batch[index], &why);
+                    outcomes[index] = Pushed::Refused(why);
+                }
                 Confirmation::Ack(_) | Confirmation::NotRequested => {}
             }
         }
         // The client gives a returned message to the next caller, so it must be matched by its own id.
         for (outcome, push) in outcomes.iter_mut().zip(batch) {
             if returned.contains(push.tag.as_str()) {
-                *outcome = self.refuse(push, unroutable(push));
+                let why = unroutable(push);
+                self.remember(push, &why);
+                *outcome = Pushed::Unroutable(why);
             }
         }
         Ok(outcomes)
@@ -213,8 +218,8 @@ impl Publisher {
         match answer {
             Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => Ok(Pushed::Now),
             Ok(Confirmation::Nack(None)) => Ok(Pushed::Refused(full(push))),
-            Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Ok(Pushed::Refused(unroutable(push))),
-            Err(refusal) if error::is(&refusal, error::NOT_FOUND) => Ok(Pushed::Refused(unroutable(push))),
+            Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Ok(Pushed::Unroutable(unroutable(push))),
+            Err(refusal) if error::is(&refusal, error::NOT_FOUND) => Ok(Pushed::Unroutable(unroutable(push))),
             Err(other) => Err(other),
         }
     }

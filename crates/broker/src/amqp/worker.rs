@@ -9,7 +9,7 @@ use std::time::Duration;
 use celery::task::QueueName;
 use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
 use lapin::{Acker, Channel};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::address::Address;
 use super::consume::{Arguments, Consumer};
@@ -116,39 +116,43 @@ impl WorkerSide {
     /// [`WorkerSide::settle`]: what was confirmed is not sent again.
     ///
     /// # Errors
-    /// When RabbitMQ is away, or takes a message neither now nor after its queue was made.
+    /// When RabbitMQ is away, or takes a message neither now nor after its queue was made ([`Error::NotTaken`]), or can take it never
+    /// ([`Error::Undeliverable`]). The other messages of the batch are published.
     pub async fn publish(&self, batch: &[Push]) -> Result<(), Error> {
-        let mut open = self.unconfirmed(batch);
-        let Some(refused) = self.publish_once(&mut open).await? else { return Ok(()) };
-        for push in &open {
+        let mut left = self.publish_once(self.unconfirmed(batch)).await?;
+        if !left.pushes.is_empty() {
+            debug!("sending {} messages once more whose queues did not take them", left.pushes.len());
+            self.make_queues(&left.pushes).await?;
+            let undeliverable = left.undeliverable;
+            left = self.publish_once(left.pushes).await?;
+            left.undeliverable = undeliverable.or(left.undeliverable);
+        }
+        left.settled()
+    }
+
+    /// Publishes; returns what RabbitMQ did not take.
+    async fn publish_once(&self, pushes: Vec<Push>) -> Result<Left, Error> {
+        let outcomes = self.0.publisher.publish(&pushes, None).await?;
+        let mut left = Left::default();
+        let mut confirmed = self.0.confirmed.lock().expect("nothing panics under this lock");
+        for (push, outcome) in pushes.into_iter().zip(outcomes) {
+            match outcome {
+                Pushed::Now | Pushed::Before => drop(confirmed.insert(push.tag)),
+                outcome => left.add(push, outcome),
+            }
+        }
+        Ok(left)
+    }
+
+    /// Makes the queues of these messages, where they do not exist.
+    async fn make_queues(&self, pushes: &[Push]) -> Result<(), Error> {
+        for push in pushes {
             if let Target::Queue(queue, _) = &push.target {
                 let arguments = self.0.arguments.get(queue.as_str()).map_or("{}", String::as_str);
                 queues::ensure(&self.0.taking, queue.as_str(), arguments).await?;
             }
         }
-        debug!("sending once more what had no queue: {refused}");
-        match self.publish_once(&mut open).await? {
-            None => Ok(()),
-            Some(refused) => Err(Error::NotTaken(refused)),
-        }
-    }
-
-    /// Publishes what is open, and leaves in it what was refused. Returns the reason of the first refusal.
-    async fn publish_once(&self, open: &mut Vec<Push>) -> Result<Option<String>, Error> {
-        let outcomes = self.0.publisher.publish(open, None).await?;
-        let (mut refused, mut why) = (Vec::new(), None);
-        let mut confirmed = self.0.confirmed.lock().expect("nothing panics under this lock");
-        for (push, outcome) in open.drain(..).zip(outcomes) {
-            match outcome {
-                Pushed::Now | Pushed::Before => drop(confirmed.insert(push.tag)),
-                Pushed::Refused(reason) => {
-                    why.get_or_insert(reason);
-                    refused.push(push);
-                }
-            }
-        }
-        *open = refused;
-        Ok(why)
+        Ok(())
     }
 
     fn unconfirmed(&self, batch: &[Push]) -> Vec<Push> {
@@ -165,16 +169,32 @@ impl WorkerSide {
     }
 
     /// Sends records to the queues that their tasks' messages name, Celery's `rpc://`. A record without a queue, or whose queue is gone, has
-    /// no reader.
+    /// no reader: it counts as stored.
     pub async fn send_results(&self, records: &[Record]) -> Result<Vec<Stored>, Error> {
-        let pushes: Vec<Push> = records.iter().filter_map(super::results::reply).collect();
-        for (push, outcome) in pushes.iter().zip(self.0.publisher.publish(&pushes, None).await?) {
-            if let Pushed::Refused(why) = outcome {
-                let id = &push.tag;
-                warn!("a result was not taken, its reader is gone ({id}): {why}");
+        let pushes: Vec<Option<Push>> = records.iter().map(super::results::reply).collect();
+        let sent: Vec<Push> = pushes.iter().flatten().cloned().collect();
+        let mut outcomes = self.0.publisher.publish(&sent, None).await?.into_iter();
+        let outcome = |(push, record): (&Option<Push>, &Record)| match push {
+            None => Stored::Yes,
+            Some(_) => received(&record.task_id, outcomes.next().unwrap_or(Pushed::Now)),
+        };
+        Ok(pushes.iter().zip(records).map(outcome).collect())
+    }
+
+    /// Sends one record.
+    ///
+    /// # Errors
+    /// As [`WorkerSide::publish`], but for a queue that is gone: nobody waits for this result any more.
+    pub async fn send_result(&self, record: &Record) -> Result<(), Error> {
+        let Some(push) = super::results::reply(record) else { return Ok(()) };
+        let mut left = Left::default();
+        for outcome in self.0.publisher.publish(std::slice::from_ref(&push), None).await? {
+            match outcome {
+                Pushed::Now | Pushed::Before | Pushed::Unroutable(_) => {}
+                outcome => left.add(push.clone(), outcome),
             }
         }
-        Ok(vec![Stored::Yes; records.len()])
+        left.settled()
     }
 
     /// Publishes a message of events; returns whether somebody listens.
@@ -205,6 +225,53 @@ impl WorkerSide {
     }
 }
 
+/// What RabbitMQ did not take of a batch.
+#[derive(Default)]
+struct Left {
+    /// It may take these later.
+    pushes: Vec<Push>,
+    /// Why it did not take the first of them.
+    why: Option<String>,
+    /// Why it can never take one of the others.
+    undeliverable: Option<String>,
+}
+
+impl Left {
+    fn add(&mut self, push: Push, outcome: Pushed) {
+        let is_queue = matches!(push.target, Target::Queue(..));
+        match outcome {
+            Pushed::Now | Pushed::Before => {}
+            // A missing queue can be made; of an exchange nobody knows what it should be.
+            Pushed::Unroutable(why) if !is_queue => drop(self.undeliverable.get_or_insert(why)),
+            Pushed::Unfit(why) => drop(self.undeliverable.get_or_insert(why)),
+            Pushed::Unroutable(why) | Pushed::Refused(why) => {
+                self.why.get_or_insert(why);
+                self.pushes.push(push);
+            }
+        }
+    }
+
+    fn settled(self) -> Result<(), Error> {
+        match (self.undeliverable, self.why) {
+            (Some(why), _) => Err(Error::Undeliverable(why)),
+            (None, Some(why)) => Err(Error::NotTaken(why)),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Whether the reader of a result gets it.
+fn received(task_id: &str, outcome: Pushed) -> Stored {
+    match outcome {
+        Pushed::Now | Pushed::Before => Stored::Yes,
+        Pushed::Unroutable(_) => {
+            debug!(task.id = task_id, "the result of {task_id} has no reader: its reply queue is gone");
+            Stored::Yes
+        }
+        Pushed::Refused(why) | Pushed::Unfit(why) => Stored::Refused(why),
+    }
+}
+
 /// Ends messages one after the other; `end` returns whether RabbitMQ was told in time. After a message that was not, those of its channel
 /// and of earlier ones are left out: their connection is given up, so RabbitMQ delivers them again, and each would wait as long.
 async fn end_all<T, W: Future<Output = bool>>(messages: Vec<(u64, T)>, end: impl Fn(T) -> W) {
@@ -219,6 +286,7 @@ async fn end_all<T, W: Future<Output = bool>>(messages: Vec<(u64, T)>, end: impl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use celery::task::Priority;
 
     #[tokio::test]
     async fn after_one_late_answer_only_newer_channels_are_told() {
@@ -229,5 +297,30 @@ mod tests {
         };
         end_all(vec![(1, "first"), (2, "late"), (2, "same"), (1, "older"), (3, "newer")], end).await;
         assert_eq!(*told.lock().unwrap(), ["first", "late", "newer"]);
+    }
+
+    fn to_queue() -> Target {
+        Target::Queue(QueueName::parse("q").unwrap(), Priority::default())
+    }
+
+    fn to_exchange() -> Target {
+        Target::Fanout { exchange: "x".to_owned(), routing_key: String::new() }
+    }
+
+    #[test]
+    fn only_what_may_be_taken_later_is_tried_again() {
+        let all = [
+            (to_queue(), Pushed::Refused("full".to_owned()), "RabbitMQ did not take a message: full", 1),
+            (to_queue(), Pushed::Unroutable("none".to_owned()), "RabbitMQ did not take a message: none", 1),
+            (to_exchange(), Pushed::Unroutable("none".to_owned()), "RabbitMQ cannot take a message: none", 0),
+            (to_queue(), Pushed::Unfit("large".to_owned()), "RabbitMQ cannot take a message: large", 0),
+        ];
+        for (target, outcome, told, again) in all {
+            let mut left = Left::default();
+            left.add(Push { target, tag: "t".to_owned(), envelope: Vec::new() }, outcome);
+            assert_eq!(left.pushes.len(), again);
+            let error = left.settled().unwrap_err();
+            assert_eq!((error.to_string().as_str(), error.is_refusal()), (told, again == 0));
+        }
     }
 }

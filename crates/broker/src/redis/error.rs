@@ -19,9 +19,12 @@ pub enum Error {
     Refused { code: u16, text: String },
     #[error("RabbitMQ takes no messages now: its memory or disk is short")]
     Blocked,
-    /// RabbitMQ would have taken it if its queue existed or were not full.
+    /// RabbitMQ takes it when its queue is not full any more.
     #[error("RabbitMQ did not take a message: {0}")]
     NotTaken(String),
+    /// No repetition helps: RabbitMQ cannot carry it, or its exchange leads nowhere.
+    #[error("RabbitMQ cannot take a message: {0}")]
+    Undeliverable(String),
     /// Certainly nothing was published: the call failed before the first message was sent.
     #[error(transparent)]
     Unsent(Box<Error>),
@@ -45,6 +48,7 @@ impl Error {
             Self::Url(_)
             | Self::Unexpected(_)
             | Self::NotTaken(_)
+            | Self::Undeliverable(_)
             | Self::Unsent(_)
             | Self::Results(_)
             | Self::Stale => false,
@@ -65,7 +69,7 @@ impl Error {
             }),
             // A node that stops, or that has trouble itself, is no refusal.
             Self::Refused { code, .. } => !matches!(code, 320 | 541),
-            Self::Url(_) | Self::Unexpected(_) => true,
+            Self::Url(_) | Self::Unexpected(_) | Self::Undeliverable(_) => true,
             Self::Unsent(why) => why.is_refusal(),
             Self::TimedOut | Self::Amqp(_) | Self::Blocked | Self::NotTaken(_) | Self::Results(_) | Self::Stale => {
                 false

@@ -41,6 +41,20 @@ pub enum Pushed {
     Before,
     /// Not published, with the reason: its queue accepts nothing now. Other messages of the batch are not affected.
     Refused(String),
+    /// Not published, because no queue takes it: its queue or exchange does not exist, or nothing is bound.
+    Unroutable(String),
+    /// Not published, because the broker cannot carry it: its headers or a name in it are too large.
+    Unfit(String),
+}
+
+impl Pushed {
+    /// Why it was not published.
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Now | Self::Before => None,
+            Self::Refused(why) | Self::Unroutable(why) | Self::Unfit(why) => Some(why),
+        }
+    }
 }
 
 /// The script's answers.

@@ -81,6 +81,8 @@ impl Transport for Lists {
         self.forget_markers(tags).await
     }
 
+    fn abandon(&self, _: &[String]) {}
+
     async fn announce(&self, routing_key: &str, message: &[u8]) -> Result<bool, Error> {
         Ok(self.fan_out(EVENT_EXCHANGE, routing_key, message).await? > 0)
     }

@@ -84,8 +84,11 @@ pub(crate) trait Transport: Send + Sync {
     /// Publishes messages. May be repeated until [`Transport::settle`] without sending one twice, except where an answer of RabbitMQ got lost.
     async fn publish(&self, pushes: &[Push]) -> Result<(), Error>;
 
-    /// Ends the repetition of messages.
+    /// Ends the repetition of messages that were all published.
     async fn settle(&self, tags: &[String]) -> Result<(), Error>;
+
+    /// Ends the repetition of messages that are given up. What marks them in the broker stays there: one of them may have been published.
+    fn abandon(&self, tags: &[String]);
 
     /// Publishes events; returns whether somebody listens.
     async fn announce(&self, routing_key: &str, message: &[u8]) -> Result<bool, Error>;

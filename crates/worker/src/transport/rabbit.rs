@@ -91,6 +91,10 @@ impl Transport for WorkerSide {
         Ok(())
     }
 
+    fn abandon(&self, tags: &[String]) {
+        Self::settle(self, tags);
+    }
+
     async fn announce(&self, routing_key: &str, message: &[u8]) -> Result<bool, Error> {
         Self::announce(self, routing_key, message).await
     }
