@@ -1,12 +1,11 @@
 //! Admits a message that was taken: it waits for its turn, or is settled at once.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::{Dispatcher, Entry, HELD, Key, Stage};
+use super::{Dispatcher, Entry, Key, Stage};
 use crate::events::timestamp;
 use crate::finish::{Finish, Revocation};
 use crate::registry::Task;
@@ -116,9 +115,8 @@ impl Dispatcher {
 
     pub(super) fn hold(&mut self, request: Arc<Request>, eta: Timestamp) {
         let key = self.insert(request, Stage::Scheduled(eta));
-        self.scheduled.push(Reverse((eta, key)));
-        if self.held < HELD {
-            self.held += 1;
+        let is_prefetched = self.scheduled.add(eta, key);
+        if !is_prefetched {
             self.free_place(key);
         }
     }

@@ -60,8 +60,17 @@ impl Dispatcher {
             self.free_place(key);
             gone.extend(self.entries.remove(&key).and_then(|entry| entry.request.origin.tag.clone()));
         }
+        self.forget_the_absent();
         self.shared.transport.forget(&gone);
         info!(messages = tags.len(), "the broker took {} messages back, {} had not started", tags.len(), gone.len());
+    }
+
+    /// Removes the keys of tasks that are not here any more from the lists of those that wait.
+    fn forget_the_absent(&mut self) {
+        let Self { entries, scheduled, limited, ready, .. } = self;
+        scheduled.keep(|key| entries.contains_key(&key));
+        limited.retain(|Reverse((_, key))| entries.contains_key(key));
+        ready.retain(|key| entries.contains_key(key));
     }
 
     /// Puts waiting messages back, the newest first, so that the oldest is taken next. Called after the intake has ended, which would

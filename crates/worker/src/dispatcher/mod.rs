@@ -7,6 +7,7 @@
 mod admit;
 mod end;
 mod running;
+mod schedule;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -34,6 +35,7 @@ use super::shared::SharedRef;
 use celery::task::{QueueName, TaskName};
 use celery::{DecodeError, Message};
 use running::Running;
+use schedule::Schedule;
 
 /// One admitted message.
 pub(crate) type Key = u64;
@@ -62,8 +64,6 @@ pub(crate) enum Input {
 const SETTLING: usize = 512;
 /// The wall clock is checked at least this often, because it may be set.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
-/// Tasks that wait for their time do not count as prefetched, up to this many (kombu's bound).
-const HELD: usize = 65_535;
 
 pub(crate) struct Entry {
     pub request: Arc<Request>,
@@ -107,9 +107,8 @@ pub(crate) struct Dispatcher {
     host: Arc<dyn Host>,
     recent: Recent,
     ready: VecDeque<Key>,
-    scheduled: BinaryHeap<Reverse<(Timestamp, Key)>>,
+    scheduled: Schedule,
     limited: BinaryHeap<Reverse<(Instant, Key)>>,
-    held: usize,
     settling: usize,
     next_key: Key,
     stopping: bool,
@@ -158,9 +157,8 @@ impl Dispatcher {
             host: parts.host,
             recent: Recent::default(),
             ready: VecDeque::new(),
-            scheduled: BinaryHeap::new(),
+            scheduled: Schedule::default(),
             limited: BinaryHeap::new(),
-            held: 0,
             settling: 0,
             next_key: 0,
             stopping: false,
@@ -200,7 +198,7 @@ impl Dispatcher {
 
     /// The time until something is due.
     fn nap(&self) -> Duration {
-        let eta = self.scheduled.peek().map(|Reverse((eta, _))| {
+        let eta = self.scheduled.next().map(|eta| {
             let until = eta.duration_since(timestamp());
             Duration::try_from(until).unwrap_or_default().min(LONGEST_NAP)
         });
@@ -211,11 +209,7 @@ impl Dispatcher {
     /// Moves tasks whose time has come to the ready list.
     fn wake(&mut self) {
         let (now, instant) = (timestamp(), Instant::now());
-        while let Some(Reverse((eta, key))) = self.scheduled.peek().copied()
-            && eta <= now
-        {
-            self.scheduled.pop();
-            self.held = self.held.saturating_sub(1);
+        while let Some(key) = self.scheduled.due(now) {
             if let Some(entry) = self.entries.get_mut(&key)
                 && matches!(entry.stage, Stage::Scheduled(_))
             {
