@@ -32,8 +32,8 @@ use crate::{Delivery, Error, QueueOrder};
 const LOOK: Duration = Duration::from_millis(50);
 /// How often an open channel is looked at while nothing is taken from it.
 const HEALTH: Duration = Duration::from_millis(250);
-/// How long the end waits for messages that are on their way.
-const LAST: Duration = Duration::from_secs(1);
+/// How long the end waits for messages that are on their way, of all queues together.
+const LAST: Duration = Duration::from_secs(2);
 /// Headers that RabbitMQ adds; a worker that sends the message again must not repeat them.
 const COUNT: &str = "x-delivery-count";
 const ADDED: [&str; 5] = [COUNT, "x-acquired-count", "x-death", "x-first-death-reason", "x-last-death-reason"];
@@ -172,13 +172,8 @@ impl Consumer {
     /// Cancels all consumers, and gives back what they were sent. Messages that were taken can still be acknowledged.
     pub async fn close(&mut self) {
         let Some(open) = &mut self.open else { return };
-        for queue in &mut open.streams {
-            if !queue.is_retired {
-                let cancelled = open.channel.basic_cancel(queue.messages.tag(), BasicCancelOptions::default());
-                let _ = timeout(LAST, cancelled).await;
-            }
-            let _ = timeout(LAST, give_back(queue)).await;
-        }
+        // RabbitMQ takes back what it is not told of, when the channel ends.
+        let _ = timeout(LAST, cancel_all(&open.channel, &mut open.streams)).await;
         open.streams.clear();
         self.queues.clear();
     }
@@ -294,6 +289,16 @@ async fn retire(link: &Link, channel: &Channel, queue: &mut Queue) -> Result<(),
     link.answer(channel.basic_cancel(queue.messages.tag(), BasicCancelOptions::default())).await?;
     queue.is_retired = true;
     Ok(())
+}
+
+/// Cancels consumers, and returns the messages that they were sent and that nobody took.
+async fn cancel_all(channel: &Channel, streams: &mut [Queue]) {
+    for queue in streams {
+        if !queue.is_retired {
+            let _ = channel.basic_cancel(queue.messages.tag(), BasicCancelOptions::default()).await;
+        }
+        give_back(queue).await;
+    }
 }
 
 /// Returns the messages that a cancelled consumer was sent and that nobody took.
