@@ -17,6 +17,7 @@ mod links;
 mod pairs;
 mod parameters;
 mod pattern;
+mod priorities;
 mod process;
 mod response;
 mod routing;
@@ -56,6 +57,7 @@ use celery::task::submission::Unique;
 use celery::task::{Json, QueueName, Signature, Spread};
 use celery::template;
 use links::Links;
+use priorities::TopPriorities;
 use routing::Routing;
 
 /// Default `budget` in seconds.
@@ -129,6 +131,7 @@ pub struct Catalog {
     hooks: Vec<Arc<Hook>>,
     /// Paths of entries that take a file.
     uploads: HashSet<String>,
+    top_priorities: TopPriorities,
     has: Has,
 }
 
@@ -183,8 +186,10 @@ impl Catalog {
             allow: config.submit.allow.iter().map(Pattern::new).collect(),
             routing: Routing::compile(config)?,
             hooks,
+            top_priorities: TopPriorities::of(config),
         };
         catalog.check_canvases()?;
+        catalog.check_priorities()?;
         catalog.entries.iter().try_for_each(|entry| entry.check_store(config))?;
         match catalog.queues().iter().find_map(|queue| Some((queue, config.broker.transport.refuses(queue.as_str())?)))
         {

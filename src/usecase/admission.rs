@@ -110,7 +110,24 @@ impl Gateway {
     pub(crate) fn check_plan(&self, plan: &Plan) -> Result<(), SubmitError> {
         self.check_chords(plan)?;
         self.check_spread(plan)?;
+        self.check_priorities(plan)?;
         self.check_queues(plan)
+    }
+
+    /// Refuses priorities that a queue does not have.
+    fn check_priorities(&self, plan: &Plan) -> Result<(), SubmitError> {
+        for Node { task, defaults, .. } in plan.nodes.iter().map(|planned| &planned.node) {
+            let queue = task.queue.as_ref().unwrap_or(&defaults.queue);
+            let Some(why) = task.priority.and_then(|priority| self.catalog.refuses_priority(queue, priority)) else {
+                continue;
+            };
+            let (pointer, detail) = match plan.nodes.len() {
+                1 => ("/priority".to_owned(), why),
+                _ => (String::new(), format!("the priority of {}: {why}", task.task)),
+            };
+            return Err(SubmitError::Invalid(vec![Invalid { pointer, detail }]));
+        }
+        Ok(())
     }
 
     /// Refuses queue names that the fleet's transport options forbid. Names that no fleet may use are refused when parsed.
