@@ -11,7 +11,7 @@ mod pauses;
 mod results;
 mod starter;
 mod timetables;
-mod topology;
+pub(crate) mod topology;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use crate::config::{self, Config};
 use crate::reconcile::exchanges::Topology;
 use broker::{Binding, Exchange};
 
-pub(super) fn of(config: &Config) -> Topology {
+pub fn of(config: &Config) -> Topology {
     let binding = |to: &config::Binding| Binding {
         routing_key: to.routing_key.clone(),
         queue: to.queue.clone(),

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::stores::{self, StoreState};
 use crate::config;
+use crate::reconcile::exchanges::Topology;
 use crate::tell::sizes::{self, Advice};
 use broker::Broker;
 use broker::backend::ResultBackend;
@@ -49,12 +50,22 @@ pub struct Facts {
     pub prefixes: BTreeSet<String>,
     /// Each prefix under which results are stored in the backend's database.
     pub result_prefixes: BTreeSet<String>,
-    /// Queues that were declared with other arguments than the configuration says, and the broker's error about each.
-    pub differing: BTreeMap<String, String>,
+    /// Queues and exchanges that the broker has otherwise than the configuration says.
+    pub differing: Vec<Differing>,
     /// Each store of files, and whether it can be used.
     pub stores: Vec<(config::Store, StoreState)>,
     /// What the ledger says of sizes.
     pub sizes: Vec<Advice>,
+}
+
+/// A queue or an exchange that the broker has otherwise than the configuration says.
+#[derive(Debug)]
+pub struct Differing {
+    /// `queue` or `exchange`.
+    pub kind: &'static str,
+    pub name: String,
+    /// The broker's words.
+    pub said: String,
 }
 
 /// Whether a Redis takes writes, and whether it may evict them.
@@ -90,7 +101,7 @@ impl Facts {
         ledger: Option<&dyn Ledger>,
         broker: &Broker,
         backend: &ResultBackend,
-        queues: &[config::Queue],
+        topology: &Topology,
         queue: &QueueName,
         stores: &[config::Store],
     ) -> Self {
@@ -117,7 +128,7 @@ impl Facts {
             overheard(broker),
             prefixes(broker),
             in_time(backend.prefixes()),
-            differing(broker, queues),
+            differing(broker, topology),
             stores::states(stores),
             sizes(ledger)
         );
@@ -181,16 +192,22 @@ async fn prefixes(broker: &Broker) -> Option<BTreeSet<String>> {
     in_time(broker.lists()?.prefixes()).await.ok()
 }
 
-/// Compares queues by a passive declaration, which creates nothing: a queue that does not exist cannot differ.
-async fn differing(broker: &Broker, queues: &[config::Queue]) -> Result<BTreeMap<String, String>, broker::Error> {
-    let names: Vec<String> = queues.iter().map(|queue| queue.name.to_string()).collect();
+/// Compares queues and exchanges that exist; creates none.
+async fn differing(broker: &Broker, topology: &Topology) -> Result<Vec<Differing>, broker::Error> {
+    let names: Vec<String> = topology.queues.iter().map(|(queue, _)| queue.to_string()).collect();
     let depths = broker.depths(&names).await?;
-    let mut found = BTreeMap::new();
-    for (queue, _) in queues.iter().zip(depths).filter(|(_, depth)| depth.trouble.is_none()) {
-        match broker.declare_queue(&queue.name, &queue.arguments).await {
-            Err(broker::Error::Refused { text, .. }) => drop(found.insert(queue.name.to_string(), text)),
+    let mut found = Vec::new();
+    for ((queue, arguments), _) in topology.queues.iter().zip(depths).filter(|(_, depth)| depth.trouble.is_none()) {
+        match broker.declare_queue(queue, arguments).await {
+            Err(broker::Error::Refused { text: said, .. }) => {
+                found.push(Differing { kind: "queue", name: queue.to_string(), said });
+            }
             other => other?,
         }
+    }
+    for exchange in &topology.exchanges {
+        let said = broker.differs(exchange).await?;
+        found.extend(said.map(|said| Differing { kind: "exchange", name: exchange.name.clone(), said }));
     }
     Ok(found)
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::facts::Differing;
 use super::{Facts, Finding, Weight, WorkerFacts, fleet, reach, stores};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -51,12 +52,12 @@ pub fn judge(config: &Config, catalog: &Catalog, facts: &Facts) -> Vec<Finding> 
     findings
 }
 
-/// Queues that were declared with other arguments than the configuration says.
+/// Queues and exchanges that the broker has otherwise than the configuration says.
 fn differing(facts: &Facts) -> Vec<Finding> {
-    let tell = |(queue, said): (&String, &String)| {
-        let text = format!(
-            "the queue {queue} was made with other arguments than [queues.{queue}] says, and is used as it is; the broker says: {said}"
-        );
+    let tell = |differing: &Differing| {
+        let Differing { kind, name, said } = differing;
+        let text =
+            format!("the {kind} {name} is not as [{kind}s.{name}] says, and is used as it is; the broker says: {said}");
         Finding::new(Weight::Warning, text)
     };
     facts.differing.iter().map(tell).collect()
@@ -275,7 +276,7 @@ mod tests {
             heard: Some(Heard { hosts, ..Heard::default() }),
             prefixes: BTreeSet::new(),
             result_prefixes: BTreeSet::new(),
-            differing: BTreeMap::new(),
+            differing: Vec::new(),
             stores: Vec::new(),
             sizes: Vec::new(),
         }

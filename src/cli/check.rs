@@ -57,8 +57,8 @@ async fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let (broker, backend) = (app::open_broker(config)?, app::open_backend(config)?);
     let stop = CancellationToken::new();
     let ledger = config.database.url.as_ref().map(|_| app::open_ledger(config, stop.clone())).transpose()?;
-    let (queues, queue, stores) = (&config.queues, &config.broker.default_queue, &config.stores);
-    let facts = Box::pin(Facts::gather(ledger.as_deref(), &broker, &backend, queues, queue, stores)).await;
+    let (topology, queue, stores) = (app::topology::of(config), &config.broker.default_queue, &config.stores);
+    let facts = Box::pin(Facts::gather(ledger.as_deref(), &broker, &backend, &topology, queue, stores)).await;
     let mut findings = judge(config, &catalog, &facts);
     if config.auth == Auth::Token && config.users.is_empty() && nobody_has_a_token(ledger.as_ref()).await {
         findings.push(Finding { weight: Weight::Problem, text: nobody_may_call(config) });

@@ -174,8 +174,12 @@ impl From<StoreError> for Problem {
 }
 
 impl From<broker::Error> for Problem {
+    /// What the broker said itself is told; other errors have addresses in them.
     fn from(error: broker::Error) -> Self {
-        Self::new(&slugs::REDIS_UNAVAILABLE).retry_after(REDIS_PAUSE).caused_by(error)
+        let is_told = matches!(error, broker::Error::Refused { .. } | broker::Error::Unexpected(_));
+        let problem = Self::new(&slugs::REDIS_UNAVAILABLE).retry_after(REDIS_PAUSE);
+        let problem = if is_told { problem.detail(error.to_string()) } else { problem };
+        problem.caused_by(error)
     }
 }
 

@@ -86,7 +86,7 @@ fn note(differs: &mut HashSet<String>, what: &str, made: Result<(), Error>) -> R
     match made {
         Err(Error::Refused { text, .. }) => {
             if differs.insert(what.to_owned()) {
-                warn!("the {what} exists with other arguments than configured, and is used as it is: {text}");
+                warn!("the {what} is not declared as configured; if it exists, it is used as it is: {text}");
             }
             Ok(())
         }

@@ -67,6 +67,7 @@ mod publish;
 mod rabbit;
 mod rabbit_doors;
 mod rabbit_faults;
+mod rabbit_refusals;
 mod rabbit_results;
 mod rabbit_timeout;
 mod readme;

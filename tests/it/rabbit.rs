@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::celery::root;
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::rabbit::{On, Rabbit};
-use crate::harness::{CeleryOptions, Latch, Version, eventually, gateway, process};
+use crate::harness::{CeleryOptions, Gateway, Latch, Version, eventually, gateway, process};
 
 fn alone(config: &str) -> Options {
     Options { broker: On::Rabbit, without_worker: true, config: config.into(), ..Options::default() }
@@ -249,6 +249,28 @@ async fn a_result_that_came_while_no_gateway_ran_is_there_afterwards() {
 }
 
 #[tokio::test]
+async fn of_several_replicas_one_reads_the_results_and_another_goes_on_after_its_death() {
+    let mut env = Harness::start(&over_rpc(Version::Latest));
+    let other = Gateway::serve(&env.database, &env.broker_url(), "rpc://", "");
+    let latch = Latch::closed();
+    let ids = [env.submit("demo.until", latch.args(1)).await, env.submit("demo.until", latch.args(2)).await];
+    for id in &ids {
+        env.in_phase(id, "running").await;
+    }
+    env.gateway.kill();
+    latch.open();
+    for (id, value) in ids.iter().zip([1, 2]) {
+        let result = eventually("the other replica has the result", async || {
+            let answer = other.http().get(&format!("/result/{id}")).await;
+            (answer.status == 200).then(|| answer.json())
+        })
+        .await;
+        assert_eq!((&result["status"], &result["result"]), (&json!("SUCCESS"), &json!(value)), "{result}");
+    }
+    messages(&env, "taskgate.results", 0).await;
+}
+
+#[tokio::test]
 async fn a_chord_is_refused_where_results_come_back_over_the_broker() {
     let env = Harness::start(&Options { rpc: true, ..alone("") });
     let chord = json!({"header": [{"task": "demo.add", "args": [1, 1]}], "body": {"task": "demo.xsum"}});
@@ -269,6 +291,6 @@ fn check_says_what_rabbitmq_says_of_a_queue_with_other_arguments() {
     ];
     let done = gateway::run(&["check"], &said);
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
-    assert!(text.contains("the queue mail was made with other arguments") && text.contains("x-max-priority"), "{text}");
+    assert!(text.contains("the queue mail is not as [queues.mail] says") && text.contains("x-max-priority"), "{text}");
     assert_eq!(rabbit.queue("mail").expect("it is there")["arguments"]["x-max-priority"], 3);
 }

@@ -37,6 +37,9 @@ pub trait Port: Send + Sync {
     /// Declares an exchange and its bindings. Repeating it changes nothing; an existing one with other arguments stays as it is.
     async fn declare(&self, exchange: &Exchange) -> Result<(), Error>;
 
+    /// What the broker says when an exchange of this name exists with another type or other arguments. Creates and binds nothing.
+    async fn differs(&self, exchange: &Exchange) -> Result<Option<String>, Error>;
+
     /// How many messages wait in each queue, in the order of `queues`.
     async fn depths(&self, queues: &[String]) -> Result<Vec<Depth>, Error>;
 

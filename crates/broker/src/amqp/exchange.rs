@@ -21,16 +21,8 @@ pub const DURABLE: ExchangeDeclareOptions =
 /// # Errors
 /// [`Error::Refused`] when an exchange of that name exists with other arguments.
 pub async fn declare(link: &Link, exchange: &Exchange) -> Result<(), Error> {
-    let channel = link.channel().await?;
-    let kind = match exchange.kind {
-        Kind::Direct => ExchangeKind::Direct,
-        Kind::Topic => ExchangeKind::Topic,
-        Kind::Fanout => ExchangeKind::Fanout,
-        Kind::Headers => ExchangeKind::Headers,
-    };
     let name = short(&exchange.name)?;
-    link.answer(channel.exchange_declare(name.clone(), kind, DURABLE, FieldTable::default())).await?;
-    queues::close(Some(channel)).await;
+    make(link, exchange, DURABLE).await?;
     for binding in &exchange.bindings {
         // A refusal closes the channel.
         let channel = link.channel().await?;
@@ -47,5 +39,32 @@ pub async fn declare(link: &Link, exchange: &Exchange) -> Result<(), Error> {
             Ok(()) => queues::close(Some(channel)).await,
         }
     }
+    Ok(())
+}
+
+/// What the broker says when an exchange of this name exists with another type or other arguments. Creates and binds nothing.
+pub async fn differs(link: &Link, exchange: &Exchange) -> Result<Option<String>, Error> {
+    match make(link, exchange, ExchangeDeclareOptions { passive: true, ..DURABLE }).await {
+        Ok(()) => {}
+        Err(refusal) if error::is(&refusal, NOT_FOUND) => return Ok(None),
+        Err(other) => return Err(other),
+    }
+    match make(link, exchange, DURABLE).await {
+        Ok(()) => Ok(None),
+        Err(Error::Refused { text, .. }) => Ok(Some(text)),
+        Err(other) => Err(other),
+    }
+}
+
+async fn make(link: &Link, exchange: &Exchange, options: ExchangeDeclareOptions) -> Result<(), Error> {
+    let channel = link.channel().await?;
+    let kind = match exchange.kind {
+        Kind::Direct => ExchangeKind::Direct,
+        Kind::Topic => ExchangeKind::Topic,
+        Kind::Fanout => ExchangeKind::Fanout,
+        Kind::Headers => ExchangeKind::Headers,
+    };
+    link.answer(channel.exchange_declare(short(&exchange.name)?, kind, options, FieldTable::default())).await?;
+    queues::close(Some(channel)).await;
     Ok(())
 }

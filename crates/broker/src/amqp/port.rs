@@ -40,6 +40,10 @@ impl Port for RabbitMq {
         exchange::declare(&self.listening, exchange).await
     }
 
+    async fn differs(&self, exchange: &Exchange) -> Result<Option<String>, Error> {
+        exchange::differs(&self.listening, exchange).await
+    }
+
     async fn depths(&self, queues: &[String]) -> Result<Vec<Depth>, Error> {
         queues::depths(&self.listening, queues).await
     }

@@ -46,6 +46,11 @@ impl Port for Broker {
         Self::declare(self, &exchange.name, &members).await
     }
 
+    /// Nothing differs: a set of bindings has no type.
+    async fn differs(&self, _: &Exchange) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
     async fn depths(&self, queues: &[String]) -> Result<Vec<Depth>, Error> {
         Self::depths(self, queues).await
     }
