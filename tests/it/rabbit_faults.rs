@@ -204,3 +204,23 @@ async fn what_a_dead_worker_had_not_acknowledged_is_delivered_again_by_rabbitmq(
     latch.open();
     assert_eq!(env.finished(&id).await["status"], "SUCCESS");
 }
+
+#[tokio::test]
+async fn a_persistent_result_over_rpc_survives_a_restart_of_rabbitmq() {
+    let celery = CeleryOptions { settings: json!({"result_persistent": true}), ..CeleryOptions::default() };
+    let mut env = Harness::start(&Options { broker: On::OwnRabbit(""), rpc: true, celery, ..Options::default() });
+    let latch = Latch::closed();
+    let id = env.submit("demo.until", latch.args(3)).await;
+    env.in_phase(&id, "running").await;
+    env.gateway.kill();
+    latch.open();
+    eventually("the result waits in the reply queue", async || {
+        let records = rabbit(&env).messages("taskgate.results");
+        records.iter().any(|one| one["payload"].to_string().contains("SUCCESS")).then_some(())
+    })
+    .await;
+    env.rabbit.as_mut().expect("it was asked for").node_mut().restart();
+    env.gateway.restart();
+    let result = env.finished(&id).await;
+    assert_eq!((&result["status"], &result["result"]), (&json!("SUCCESS"), &json!(3)), "{result}");
+}
