@@ -2,6 +2,7 @@
 
 use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 
 use super::world::{Down, World};
 use super::{Broker, Plan};
@@ -30,18 +31,27 @@ pub enum Fault {
     FillRabbit,
 }
 
+/// How many kinds of faults a run has.
+const KINDS: u8 = 10;
+
 impl Fault {
+    /// One of each kind, in an order of the seed.
+    pub fn each(rng: &mut StdRng, plan: Plan) -> Vec<Self> {
+        let mut all: Vec<Self> = (0..KINDS).map(|kind| Self::of(kind, rng, plan)).collect();
+        all.shuffle(rng);
+        all
+    }
+
     /// One fault, or two of different peers.
     pub fn choose(rng: &mut StdRng, plan: Plan) -> Vec<Self> {
-        let first = Self::one(rng, plan);
-        let second = Self::one(rng, plan);
+        let [first, second] = std::array::from_fn(|_| Self::of(rng.random_range(0..KINDS), rng, plan));
         if rng.random_bool(0.3) && first.peer() != second.peer() { vec![first, second] } else { vec![first] }
     }
 
-    fn one(rng: &mut StdRng, plan: Plan) -> Self {
+    fn of(kind: u8, rng: &mut StdRng, plan: Plan) -> Self {
         let gateway = rng.random_range(0..plan.gateways);
         let worker = rng.random_range(0..plan.workers);
-        match rng.random_range(0..10) {
+        match kind {
             0 => Self::KillGateway(gateway),
             1 => Self::StopGateway(gateway),
             2 => Self::KillCelery(worker),

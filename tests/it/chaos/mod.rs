@@ -39,7 +39,7 @@ pub enum Broker {
     RabbitMq,
 }
 
-/// Runs the load and the faults, then the audit.
+/// Runs the load and the faults, each kind once and then any of them until the span is over, then the audit.
 ///
 /// # Panics
 /// When a promise is broken; names the promise and the tasks.
@@ -50,8 +50,14 @@ pub async fn run(plan: Plan) -> Figures {
     let mut rng = StdRng::seed_from_u64(plan.seed);
     let began = Instant::now();
     let mut faults = 0;
-    while began.elapsed() < plan.span {
-        for chosen in Fault::choose(&mut rng, plan) {
+    let mut first = Fault::each(&mut rng, plan).into_iter();
+    loop {
+        let chosen = match first.next() {
+            Some(fault) => vec![fault],
+            None if began.elapsed() < plan.span => Fault::choose(&mut rng, plan),
+            None => break,
+        };
+        for chosen in chosen {
             eprintln!("{:6.1} s  {chosen:?}", began.elapsed().as_secs_f64());
             tokio::task::block_in_place(|| chosen.begin(&mut world));
             faults += 1;
