@@ -34,11 +34,16 @@ struct Arguments {
     /// Uses RabbitMQ as the broker, which is broken instead of Redis.
     #[arg(long)]
     rabbitmq: bool,
+    /// Uses the programs beside this one as they are: a copy of `target/debug` is not changed by later builds.
+    #[arg(long)]
+    no_build: bool,
 }
 
 fn main() {
     let said = Arguments::parse();
-    build();
+    if !said.no_build {
+        build();
+    }
     let plan = chaos::Plan {
         seed: said.seed,
         span: Duration::from_secs_f64(said.minutes * 60.0),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::harness::celery::client;
 use crate::harness::environment::{Harness, Lent, Options};
 use crate::harness::wait::within;
 use crate::harness::{Celery, CeleryOptions, Latch, Version, eventually};
@@ -153,6 +154,34 @@ async fn a_message_whose_lease_ran_out_is_delivered_again_and_its_history_says_s
     assert!(reasons(&history).contains("the broker delivered it again"), "{history:?}");
     let seqs: Vec<i64> = history.iter().filter_map(|event| event["seq"].as_i64()).collect();
     assert_eq!(seqs, (1..=seqs.len() as i64).collect::<Vec<_>>());
+}
+
+/// Only Celery itself may deliver the message of another client again, and the gateway must not keep it from doing so.
+#[tokio::test]
+async fn a_task_of_the_fleet_s_own_code_is_delivered_again_after_its_worker_was_killed_and_started_again() {
+    let transport = json!({"broker_transport_options":
+        {"visibility_timeout": 4, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}});
+    let celery = CeleryOptions { settings: transport, ..CeleryOptions::default() };
+    let config = "[sweeper]\nperiod = '1s'\n[broker]\nvisibility_timeout = '4s'\n";
+    let mut env = Harness::start(&Options { celery, config: config.into(), ..Options::default() });
+    worker_is_known(&env).await;
+    let (latch, broker, backend) = (Latch::closed(), env.redis.url(0), env.redis.url(1));
+    let program = format!("print(app.send_task('demo.until_late', {}).id)", latch.args("second"));
+    let printed = tokio::task::spawn_blocking(move || client(Version::Latest, &broker, &backend, &program))
+        .await
+        .expect("it ran");
+    let id = printed.trim();
+    within(SETTLED, "it is adopted and runs", async || {
+        let answer = env.http.get(&format!("/v1/tasks/{id}")).await;
+        (answer.status == 200 && answer.json()["phase"] == "running").then_some(())
+    })
+    .await;
+    let worker = env.celery.as_mut().expect("a worker");
+    worker.kill();
+    worker.relaunch();
+    latch.open();
+    let result = ends(&env, id).await;
+    assert_eq!((&result["status"], &result["result"]), (&json!("SUCCESS"), &json!("second")), "{result}");
 }
 
 #[tokio::test]

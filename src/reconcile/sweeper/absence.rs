@@ -125,7 +125,7 @@ fn abiding(before: Decision, now: Decision) -> Decision {
     let had_done = before == Decision::Ignore(Why::NothingMore);
     let is_death = matches!(
         now,
-        Decision::Requeue(Why::WorkerDiedRerun | Why::WorkerDiedLate)
+        Decision::Requeue(Why::WorkerDiedRerun | Why::WorkerDiedLate | Why::RedisLostReserved)
             | Decision::Lose(Why::WorkerDied)
             | Decision::Unclear(_)
     );

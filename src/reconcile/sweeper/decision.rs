@@ -15,6 +15,7 @@
 //! | its worker lives, does not have it, has not acknowledged it | kombu's own redelivery, if it was never begun or nothing runs there | |
 //! | its worker is dead, its message is in `unacked` | kombu's own redelivery, bounded | |
 //! | its worker is dead, its message was acknowledged early | its recovery policy decides, bounded | `lost` |
+//! | its worker is dead, and Redis lost the message that it had not acknowledged | yes, bounded | |
 //! | anything else | no | stays open, and an incident says what is not known |
 //!
 //! The tests check these rows against the decision for every combination of evidence.
@@ -119,7 +120,7 @@ pub enum Decision {
 impl Decision {
     /// Whether the task runs again although Redis lost nothing.
     pub fn is_rerun(self) -> bool {
-        matches!(self, Self::Requeue(why) if why != Why::RedisLostIt)
+        matches!(self, Self::Requeue(why) if !matches!(why, Why::RedisLostIt | Why::RedisLostReserved))
     }
 }
 
@@ -127,6 +128,8 @@ impl Decision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Why {
     RedisLostIt,
+    /// Its worker died, and Redis lost its message, which stood in `unacked`.
+    RedisLostReserved,
     TakenByTheDead,
     TakenByTheDeadUnheard,
     WorkerDied,
@@ -229,6 +232,7 @@ fn acknowledged(known: &Evidence) -> Decision {
 /// It may have run, and its message is gone: its recovery policy decides.
 fn by_policy(known: &Evidence, why: Why) -> Decision {
     match known.policy {
+        Policy::Rerun | Policy::Unsaid if known.acks_late && known.loss => Decision::Requeue(Why::RedisLostReserved),
         Policy::Rerun => Decision::Requeue(Why::WorkerDiedRerun),
         Policy::Unsaid if known.acks_late => Decision::Requeue(Why::WorkerDiedLate),
         Policy::Unsaid | Policy::Report => Decision::Lose(why),

@@ -147,6 +147,16 @@ impl Fleet {
         })
     }
 
+    /// Whether the process that took the task may still have it: it says so, or it does not answer.
+    pub fn may_still_have(&self, task: &Task, patience: &Patience) -> bool {
+        let since = last_heard(task).unwrap_or(task.submitted_at);
+        let owner = task.worker.as_deref().and_then(|name| self.workers.get(name));
+        let said_no = |owner: &Worker| self.answered.contains(&owner.hostname) && !process::is_shared(&owner.facts);
+        self.held.contains_key(task.id.as_str())
+            || self.may_hold_unseen(task, since, patience)
+            || owner.is_some_and(|owner| !said_no(owner) && self.sameness(owner, task) != Sameness::Replaced)
+    }
+
     /// Its worker's name, with a note if that worker sends no events.
     pub fn named(&self, task: &Task) -> String {
         let Some(name) = task.worker.as_deref() else { return "a worker of its queue".to_owned() };

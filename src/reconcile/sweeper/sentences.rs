@@ -7,6 +7,9 @@ impl Why {
     pub fn sentence(self, about: &str) -> String {
         match self {
             Self::RedisLostIt => REDIS_LOST_IT.to_owned(),
+            Self::RedisLostReserved => {
+                format!("{about} had it and is gone, and Redis lost its unacknowledged message; it is queued again")
+            }
             Self::TakenByTheDead => {
                 format!(
                     "no worker reported taking it and its message is gone: {about} died or was cut off; it is queued again"

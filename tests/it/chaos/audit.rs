@@ -17,6 +17,11 @@ const SETTLED: Duration = Duration::from_secs(120);
 /// when workers claim everything that is left; any other task that does not end is a broken promise.
 const STALE: Duration = Duration::from_secs(45);
 
+/// How long the gateway has for its own repairs before an operator decides.
+const SUSPENDED: Duration = Duration::from_secs(20);
+/// One of so many executions may be of a task that nobody heard of.
+const RARE: usize = 1_000;
+
 /// The result of an audit, in one line.
 #[derive(Debug, Default)]
 pub struct Figures {
@@ -32,6 +37,10 @@ pub struct Figures {
     pub repeated: usize,
     /// Tasks with such executions that their histories do not mention.
     pub unexplained: usize,
+    /// Tasks that were run again on request, because so many were left that the gateway leaves the decision to a person.
+    pub by_hand: usize,
+    /// Tasks that a worker sent itself and no gateway has met: nobody heard of them while they lived.
+    pub unmet: usize,
     pub events: usize,
     pub streams: usize,
     pub settled: Duration,
@@ -42,8 +51,8 @@ impl fmt::Display for Figures {
         write!(
             f,
             "chaos: {} faults; accepted {} = finished {} + held {} + reported {}; {} refused, {} unanswered; \
-             {} executions, {} of them repetitions, {} tasks unexplained; {} events without a gap; {} streams complete; \
-             settled in {:.1} s",
+             {} executions, {} of them repetitions, {} tasks unexplained, {} of workers' own tasks unmet, {} run again by hand; \
+             {} events without a gap; {} streams complete; settled in {:.1} s",
             self.faults,
             self.accepted,
             self.finished,
@@ -54,6 +63,8 @@ impl fmt::Display for Figures {
             self.executions,
             self.repeated,
             self.unexplained,
+            self.unmet,
+            self.by_hand,
             self.events,
             self.streams,
             self.settled.as_secs_f64()
@@ -71,7 +82,7 @@ pub async fn audit(world: &mut World, submitted: Submitted, faults: usize) -> Fi
     };
     let http = world.gateways[0].http();
     let began = Instant::now();
-    let phases = settled(world, &http).await;
+    let phases = settled(world, &http, &mut figures).await;
     figures.settled = began.elapsed();
     let mut broken = Vec::new();
     for id in &submitted.accepted {
@@ -102,8 +113,9 @@ pub async fn audit(world: &mut World, submitted: Submitted, faults: usize) -> Fi
 }
 
 /// Waits until every task of the ledger is final and nothing is left in the broker; answers with the phases.
-async fn settled(world: &mut World, http: &Http) -> HashMap<String, String> {
+async fn settled(world: &mut World, http: &Http, figures: &mut Figures) -> HashMap<String, String> {
     let (mut until, mut least, mut restarted) = (Instant::now() + SETTLED, Left::MOST, false);
+    let mut asked_at = Instant::now();
     loop {
         let left = tokio::task::block_in_place(|| Left::count(world));
         if left.is_nothing() {
@@ -114,6 +126,10 @@ async fn settled(world: &mut World, http: &Http) -> HashMap<String, String> {
         }
         if left < least {
             (until, least) = (Instant::now() + SETTLED, left);
+        }
+        if asked_at.elapsed() > SUSPENDED && is_suspended(http).await {
+            asked_at = Instant::now();
+            figures.by_hand += run_again(world, http).await;
         }
         if !restarted && until.saturating_duration_since(Instant::now()) < SETTLED - STALE {
             restarted = true;
@@ -126,6 +142,26 @@ async fn settled(world: &mut World, http: &Http) -> HashMap<String, String> {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+}
+
+/// Whether the gateway leaves the decision about many tasks to a person.
+async fn is_suspended(http: &Http) -> bool {
+    let incidents = http.get("/v1/incidents").await.expect(200);
+    let incidents = incidents["incidents"].as_array().cloned().unwrap_or_default();
+    incidents.iter().any(|incident| incident["kind"] == "repair-suspended")
+}
+
+/// Decides as an operator would who knows that workers were killed. What a worker has, or what others sent, is refused.
+async fn run_again(world: &World, http: &Http) -> usize {
+    let left = "select t.task_id from taskgate.tasks t where t.finished_at is null and t.phase in ('queued', 'received', 'running', 'retrying')";
+    let left = tokio::task::block_in_place(|| postgres::query(&world.database, left));
+    let mut count = 0;
+    for id in left.lines() {
+        let resolved = http.post(&format!("/v1/tasks/{id}/resolve"), &serde_json::json!({"as": "rerun"})).await;
+        count += usize::from(resolved.status == 200);
+    }
+    eprintln!("          {count} tasks run again on request");
+    count
 }
 
 /// Whether workers report to run each remaining task, except steps that wait for one of these.
@@ -214,7 +250,9 @@ async fn executions(
         figures.executions += 1;
     }
     for (id, runs) in &starts {
-        if !phases.contains_key(*id) {
+        if !phases.contains_key(*id) && is_of_a_worker(id) {
+            figures.unmet += 1;
+        } else if !phases.contains_key(*id) {
             broken.push(format!("{id} ran and is unknown"));
         } else if runs.len() > 1 {
             figures.repeated += runs.len() - 1;
@@ -233,9 +271,18 @@ async fn executions(
             }
         }
     }
+    if figures.unmet * RARE > figures.executions {
+        broken.push(format!("{} tasks of workers were not met: too many", figures.unmet));
+    }
     for (id, phase) in phases.iter().filter(|(id, phase)| *phase == "succeeded" && !starts.contains_key(id.as_str())) {
         broken.push(format!("{id} is {phase} and never ran"));
     }
+}
+
+/// Whether Celery made the id. What a task sends when it replaces itself is adopted when it is seen, in events or in a queue. Redis's channels
+/// keep nothing: while Redis or all gateways are away, nobody sees it. The ids of all submitted tasks have version 7.
+fn is_of_a_worker(id: &str) -> bool {
+    id.parse::<uuid::Uuid>().is_ok_and(|id| id.get_version() == Some(uuid::Version::Random))
 }
 
 /// How often the task before a step sent the step again, because a worker ran that task again. The reason for that must be in the
@@ -258,7 +305,7 @@ fn brief(event: &Value) -> String {
 }
 
 fn is_redelivery(reason: &str) -> bool {
-    ["queued again", "went back to the queue", "delivered it again", "runs twice"]
+    ["queued again", "went back to the queue", "delivered it again", "runs twice", "runs again on request"]
         .iter()
         .any(|word| reason.contains(word))
 }

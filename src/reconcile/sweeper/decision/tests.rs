@@ -200,6 +200,8 @@ fn each_row_of_the_table_is_what_is_decided() {
         (Evidence { taker: died, ..USUAL }, Decision::Lose(Why::WorkerDied)),
         (Evidence { taker: died, policy: Policy::Rerun, ..USUAL }, Decision::Requeue(Why::WorkerDiedRerun)),
         (Evidence { taker: died, acks_late: true, ..USUAL }, Decision::Requeue(Why::WorkerDiedLate)),
+        (Evidence { taker: died, acks_late: true, loss: true, ..USUAL }, Decision::Requeue(Why::RedisLostReserved)),
+        (Evidence { taker: died, loss: true, ..USUAL }, Decision::Lose(Why::WorkerDied)),
         (
             Evidence { taker: died, policy: Policy::Rerun, enabled: false, ..USUAL },
             Decision::Unclear(Doubt::SwitchedOff),
