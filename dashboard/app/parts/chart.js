@@ -8,7 +8,7 @@ const small = matchMedia('(max-width: 760px)');
 const WIDE = 640;
 const NARROW = 360;
 const H = 200;
-const LEFT = 46;
+const LEFT = 54;
 const TOP = 8;
 const BOTTOM = 20;
 /** Of the table. */
@@ -61,7 +61,9 @@ export function Chart({ title, points, series, unit = String }) {
   const last = Math.max(1, points.length - 1);
   const x = (index) => LEFT + ((W - LEFT - 6) * index) / last;
   const y = (value) => TOP + (H - BOTTOM - TOP) * (1 - value / top);
-  const ticks = points.length > 1 ? [0, 0.25, 0.5, 0.75, 1].map((part) => Math.round(last * part)) : [];
+  // A time with its day is wide: on a phone there is room for three.
+  const parts = small.matches ? [0, 0.5, 1] : [0, 0.25, 0.5, 0.75, 1];
+  const ticks = points.length > 1 ? parts.map((part) => Math.round(last * part)) : [];
   const look = (event) => {
     const box = event.currentTarget.getBoundingClientRect();
     const place = ((event.clientX - box.left) / box.width) * W;
@@ -76,7 +78,7 @@ export function Chart({ title, points, series, unit = String }) {
       ${[0, 0.5, 1].map((part) => html`
         <line class="grid" x1=${LEFT} x2=${W} y1=${y(top * part)} y2=${y(top * part)} />
         <text x=${LEFT - 7} y=${y(top * part) + 4} text-anchor="end">${unit(top * part)}</text>`)}
-      ${ticks.map((index, place) => html`<text x=${x(index)} y=${H - 4} text-anchor=${place === 0 ? 'start' : place === 4 ? 'end' : 'middle'}>${shortTime(points[index].at)}</text>`)}
+      ${ticks.map((index, place) => html`<text x=${x(index)} y=${H - 4} text-anchor=${place === 0 ? 'start' : place === parts.length - 1 ? 'end' : 'middle'}>${shortTime(points[index].at)}</text>`)}
       ${points.every((one) => typeof one[series[0].key] === 'number') && html`<path class="area s1" d="${first}L${x(last)} ${y(0)}L${LEFT} ${y(0)}Z" />`}
       ${point && html`<line class="cursor" x1=${x(here)} x2=${x(here)} y1=${TOP} y2=${H - BOTTOM} />`}
       ${series.map(({ key }, index) => html`<path class="line s${index + 1}" d=${path(points, key, x, y)} />`)}

@@ -67,6 +67,21 @@ async fn failures_of_one_kind_are_run_again_and_others_are_not() {
         screen.fail(json!({"task": "tasks.multiply", "args": ["x", n]})).await;
     }
     screen.page("errors").await;
+    let shown = "document.querySelector('main tbody').innerText";
+    screen.browser.wait_for("both kinds are there", "document.querySelectorAll('main tbody tr').length === 2").await;
+    screen.browser.click("main tbody tr:has([aria-label='Re-queue TypeError of tasks.multiply']) summary").await;
+    screen.browser.wait_for("the trace is shown", &format!("{shown}.includes('in tasks.multiply')")).await;
+    screen.browser.keep("errors-trace").await;
+    assert_eq!(screen.browser.barriers().await, Vec::<String>::new());
+    screen.browser.click("[aria-label='2 tasks with TypeError']").await;
+    screen
+        .browser
+        .wait_for(
+            "the tasks are listed",
+            "location.hash.startsWith('#/tasks?') && document.querySelectorAll('main tbody tr').length === 2",
+        )
+        .await;
+    screen.page("errors").await;
     let group = "[aria-label='Re-queue TypeError of tasks.multiply']";
     screen.browser.click(group).await;
     screen.says("2 dead letters of this kind").await;

@@ -7,11 +7,20 @@ use super::browser::Browser;
 use crate::dev::Dev;
 use crate::harness::eventually;
 
+/// Labels of charts that are cut off, or stand on another one.
+const UNREADABLE: &str = "return [...document.querySelectorAll('svg.chart')].flatMap((chart) => { \
+    const box = chart.getBoundingClientRect(); \
+    const labels = [...chart.querySelectorAll('text')].map((text) => [text.textContent, text.getBoundingClientRect()]); \
+    const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom; \
+    return labels.filter(([, one], n) => one.left < box.left - 1 || one.right > box.right + 1 || labels.slice(n + 1).some(([, other]) => meet(one, other))) \
+        .map(([text]) => text); })";
+
 impl Screen {
     /// No wider than the screen, and nothing that a screen reader stumbles over.
     async fn fits(&self, what: &str) {
         let over = self.browser.run("return document.documentElement.scrollWidth - innerWidth").await;
         assert!(over.as_f64() <= Some(0.0), "{what} is wider than the screen by {over}");
+        assert_eq!(self.browser.run(UNREADABLE).await, json!([]), "labels of {what}");
         assert_eq!(self.browser.barriers().await, Vec::<String>::new(), "{what}");
     }
 
