@@ -12,6 +12,7 @@ use super::endpoint::{Endpoint, Method};
 use super::failure;
 use super::links::LinkTemplates;
 use super::process::Process;
+use super::recovery::Recovery;
 use super::response::Response;
 use super::split::Split;
 use super::stream::Stream;
@@ -54,22 +55,6 @@ pub struct Defaults {
     /// The fair share, if its key does not depend on a request.
     pub fair: Option<Fair>,
     pub idempotent: bool,
-}
-
-/// What happens to a task whose worker died.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recovery {
-    Rerun,
-    Report,
-}
-
-impl Recovery {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rerun => "rerun",
-            Self::Report => "report",
-        }
-    }
 }
 
 /// A rate in Celery's notation.

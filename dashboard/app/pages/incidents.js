@@ -17,7 +17,7 @@ export const NAMES = { silent_worker: 'takes nothing', no_consumer: 'nobody serv
   canvas_stuck: 'step not sent', wrong_key: 'key is no list', other_options: 'other transport options', mute_worker: 'sends no events',
   deaf_worker: 'answers nothing', no_queue: 'no such queue', other_signature: 'signatures differ', ledger_down: 'ledger takes no writes',
   redis_down: 'Redis takes no writes', redis_evicts: 'Redis drops messages', repeated_delivery: 'delivered again and again',
-  'repair-suspended': 'repairs suspended', undecided: 'not decided',
+  'repair-suspended': 'repairs suspended', undecided: 'not decided', unreadable_row: 'unreadable row',
   no_progress: 'tells no progress', short_tasks: 'very short tasks', large_results: 'large results', large_worker: 'large worker' };
 const OF_TASKS = new Set(['over_budget', 'no_progress', 'canvas_stuck', 'repeated_delivery', 'undecided']);
 const OF_QUEUES = new Set(['no_consumer', 'wrong_key', 'no_queue']);

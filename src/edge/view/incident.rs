@@ -14,7 +14,7 @@ pub struct IncidentView {
     #[schema(example = "c1f8a2b9d07e44c5a1b2")]
     pub id: String,
     /// `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options`, `mute_worker`, `deaf_worker`,
-    /// `no_queue`, `other_signature`, `ledger_down`, `redis_down`, `redis_evicts`, `repeated_delivery`, `repair-suspended`, `undecided`,
+    /// `no_queue`, `other_signature`, `ledger_down`, `redis_down`, `redis_evicts`, `repeated_delivery`, `repair-suspended`, `undecided`, `unreadable_row`,
     /// `no_progress`, `short_tasks`, `large_results` or `large_worker`
     #[schema(example = "no_consumer")]
     pub kind: String,
