@@ -128,7 +128,8 @@ export interface paths {
         };
         /**
          * The contract
-         * @description OpenAPI 3.1, with the endpoints of this gateway's catalog and of the tasks that were learned from workers.
+         * @description OpenAPI 3.1, with the endpoints of this gateway's catalog. A caller who may submit or read finds an operation for each task in `learn` that
+         *     workers have reported, too, as far as its token sees the task's name.
          */
         get: operations["openapi"];
         put?: never;
@@ -2365,7 +2366,8 @@ export interface components {
             id: string;
             /**
              * @description `silent_worker`, `no_consumer`, `over_budget`, `outbox_stuck`, `canvas_stuck`, `wrong_key`, `other_options`, `mute_worker`, `deaf_worker`,
-             *     `no_queue`, `other_signature`, `ledger_down`, `redis_down`, `redis_evicts`, `repeated_delivery`, `repair-suspended` or `undecided`
+             *     `no_queue`, `other_signature`, `ledger_down`, `redis_down`, `redis_evicts`, `repeated_delivery`, `repair-suspended`, `undecided`, `unreadable_row`,
+             *     `no_progress`, `short_tasks`, `large_results` or `large_worker`
              * @example no_consumer
              */
             kind: string;
@@ -7291,9 +7293,11 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The answer */
+            /** @description A page */
             200: {
                 headers: {
+                    /** @description `rel=next`, unless it is the last page */
+                    Link?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -11708,9 +11712,11 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The answer */
+            /** @description A page */
             200: {
                 headers: {
+                    /** @description `rel=next`, unless it is the last page */
+                    Link?: string;
                     [name: string]: unknown;
                 };
                 content: {
