@@ -46,7 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What is known about a task whose worker may be dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Evidence {
-    /// The worker has sent no heartbeat for longer than a live one would be silent, or was restarted since it took the task.
+    /// The worker has sent no heartbeat for longer than a live one would be silent, or was restarted since it took the task or in those
+    /// moments.
     worker_is_dead: bool,
     /// The task's queue is empty, so its message is not there.
     queue_is_empty: bool,
@@ -314,12 +315,15 @@ fn all_answered(task: &Task, silent: &[&Worker]) -> bool {
     !silent.iter().any(|worker| process::serves(worker, task))
 }
 
-/// Whether the task's worker is dead. A worker restarted under the same name does not have its predecessor's tasks.
+/// Whether the task's worker is dead, or may be. A worker restarted under the same name does not have its predecessor's tasks.
 fn is_dead(task: &Task, workers: &[Worker], patience: Duration, now: Time) -> bool {
     let Some(name) = task.worker.as_deref() else { return false };
     let Some(worker) = workers.iter().find(|worker| worker.hostname == name) else { return false };
     let taken = task.started_at.or(task.received_at);
-    let is_another = taken.is_some_and(|at| process::since(worker, at) == Sameness::Replaced);
+    // If the present process had it, it would say so when it is asked.
+    let is_another = taken.is_some_and(|at| {
+        process::since(worker, at) == Sameness::Replaced || process::may_be_of_the_former(worker, at)
+    });
     is_another || !is_online(worker, now) && now.since(worker.seen_at) > patience
 }
 

@@ -47,6 +47,13 @@ pub fn since(worker: &Worker, at: Time) -> Sameness {
     }
 }
 
+/// Whether a task that was taken at this time may have been with the process that had the name before: the last sign of that one came
+/// before it, the first sign of the present one after it.
+pub fn may_be_of_the_former(worker: &Worker, at: Time) -> bool {
+    let Some((from, to)) = worker.facts.replaced_at.zip(worker.facts.taken_over_at) else { return false };
+    !is_shared(&worker.facts) && (from..to).contains(&at.0)
+}
+
 /// Whether several workers recently used this name.
 pub fn is_shared(facts: &WorkerFacts) -> bool {
     let last = facts.heard_at.max(facts.replied_at).map_or(Time(0), Time);
@@ -66,7 +73,7 @@ pub fn hear_online(facts: &mut WorkerFacts, pid: Option<i64>, at: Time) {
     }
     let is_first = facts.heard_at.is_none() && facts.replied_at.is_none();
     if is_first || is_other(facts, pid) {
-        replace(facts, pid, at);
+        replace(facts, pid, at, at);
     } else {
         facts.doubted_at = Some(at.0);
         facts.cut_at = Some(at.0);
@@ -83,7 +90,7 @@ pub fn hear_beat(facts: &mut WorkerFacts, pid: Option<i64>, processed: Option<i6
     if is_less || is_other(facts, pid) {
         // Tasks taken between the two events may be with either process.
         let last = facts.heard_at.or(facts.replied_at).map_or(at, Time);
-        replace(facts, pid, last);
+        replace(facts, pid, last, at);
     }
     note(facts, pid, at);
     facts.processed = processed.or(facts.processed);
@@ -100,7 +107,7 @@ pub fn hear_uptime(facts: &mut WorkerFacts, pid: Option<i64>, uptime: Option<Dur
     };
     if is_later || is_other(facts, pid) {
         let last = facts.doubted_at.or(facts.heard_at).or(facts.replied_at);
-        replace(facts, pid, last.map_or(now, Time));
+        replace(facts, pid, last.map_or(now, Time), now);
     }
     if began.is_some() {
         facts.doubted_at = None;
@@ -119,15 +126,16 @@ fn is_other(facts: &WorkerFacts, pid: Option<i64>) -> bool {
     facts.pid.zip(pid).is_some_and(|(before, now)| before != now)
 }
 
-/// Replaces the process: nothing that the old one reported applies to the new one.
-fn replace(facts: &mut WorkerFacts, pid: Option<i64>, at: Time) {
+/// Replaces the process: nothing that the old one reported applies to the new one. `at` is the last sign of the old one, `sign` the first of
+/// the new one.
+fn replace(facts: &mut WorkerFacts, pid: Option<i64>, at: Time, sign: Time) {
     if is_other(facts, pid) {
         if pid == facts.former_pid {
             facts.shared_at = facts.heard_at.or(Some(at.0));
         }
         facts.former_pid = facts.pid;
     }
-    facts.replaced_at = Some(at.0);
+    (facts.replaced_at, facts.taken_over_at) = (Some(at.0), Some(sign.0));
     (facts.doubted_at, facts.cut_at, facts.began_at) = (None, None, None);
     (facts.active, facts.processed, facts.tells, facts.replied_at) = (None, None, None, None);
     facts.tasks = None;
@@ -166,6 +174,17 @@ mod tests {
         hear_uptime(&mut facts, Some(7), Some(Duration::from_secs(500)), secs(210));
         hear_uptime(&mut facts, Some(7), Some(Duration::from_secs(531)), secs(240));
         assert_eq!((at(&facts, -200), at(&facts, 150)), (Sameness::Same, Sameness::Same));
+    }
+
+    #[test]
+    fn a_task_between_the_last_sign_of_one_process_and_the_first_of_the_next_may_be_with_either() {
+        let mut facts = known(7);
+        hear_beat(&mut facts, Some(8), Some(0), secs(110));
+        let worker = Worker { hostname: "w1@h".into(), seen_at: Time(0), offline_at: None, facts };
+        let either = [99, 100, 109, 110].map(|second| may_be_of_the_former(&worker, secs(second)));
+        assert_eq!(either, [false, true, true, false]);
+        let worker = Worker { facts: known(7), ..worker };
+        assert!(!may_be_of_the_former(&worker, secs(150)));
     }
 
     #[test]

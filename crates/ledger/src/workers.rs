@@ -49,6 +49,8 @@ pub struct WorkerFacts {
     pub began_at: Option<i64>,
     /// When this process took the name over from another process, by its own clock. It does not have that process's tasks.
     pub replaced_at: Option<i64>,
+    /// The first sign of the process that took the name over, in microseconds: a task taken between `replaced_at` and this may be with either.
+    pub taken_over_at: Option<i64>,
     /// When it came online again, if it is not known yet whether it is the same process.
     pub doubted_at: Option<i64>,
     /// When it came online again after it had lost its connection.
