@@ -24,6 +24,7 @@ use crate::{Changed, Error};
 use celery::task::TaskId;
 
 const CHANNEL: &str = "taskgate";
+const LISTEN: &str = "LISTEN \"taskgate\"";
 const NOTIFY: &str = "select pg_notify('taskgate', $1)";
 /// Held by each listener until its connection ends.
 const PRESENT: &str = "select pg_advisory_lock_shared(7310319, 5)";
@@ -225,16 +226,23 @@ impl Listener {
 
     /// Greets one replica, or all: whoever hears it reads what may have changed.
     async fn greet(&self, listener: &mut PgListener, to: &str) -> Result<(), sqlx::Error> {
-        let greeting = sqlx::query(NOTIFY).bind(format!("{}\n{GREETING}{to}", self.replica)).execute(listener);
-        answered(greeting).await.map(|_| ())
+        let greeting = sqlx::query(NOTIFY).bind(format!("{}\n{GREETING}{to}", self.replica)).execute(&mut *listener);
+        answered(greeting).await?;
+        remain(listener).await
     }
 
     /// Counts the listeners. Greetings that arrive meanwhile are read afterwards, so a new replica is not overlooked.
     async fn look_around(&self, listener: &mut PgListener) -> Result<(), sqlx::Error> {
-        let count: i64 = answered(sqlx::query(HOW_MANY).fetch_one(listener)).await?.try_get(0)?;
+        let count: i64 = answered(sqlx::query(HOW_MANY).fetch_one(&mut *listener)).await?.try_get(0)?;
         self.others.set(count > 1);
-        Ok(())
+        remain(listener).await
     }
+}
+
+/// Listens again, which changes nothing: `pg_stat_activity` shows the last statement of a connection, and operators look there for who
+/// listens.
+async fn remain(listener: &mut PgListener) -> Result<(), sqlx::Error> {
+    answered(sqlx::raw_sql(LISTEN).execute(listener)).await.map(|_| ())
 }
 
 /// Plans further greetings of a new replica, in the order of their times.
