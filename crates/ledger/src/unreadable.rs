@@ -36,17 +36,16 @@ impl Unreadable {
     ///
     /// # Errors
     /// Errors other than [`Error::Corrupt`].
-    pub fn leave_out<R>(
-        &self,
-        rows: &[R],
-        number: impl Fn(&R) -> Result<i64, Error>,
-        read: impl Fn(&R) -> Result<Task, Error>,
-    ) -> Result<Vec<Task>, Error> {
+    pub fn leave_out<R>(&self, rows: &[R], read: impl Fn(&R) -> Result<Task, Error>) -> Result<Vec<Task>, Error> {
         let mut tasks = Vec::with_capacity(rows.len());
         for row in rows {
             match read(row) {
                 Ok(task) => tasks.push(task),
-                Err(error @ Error::Corrupt { .. }) => self.note(number(row)?, &error, Instant::now()),
+                Err(Error::Corrupt { table, column, row }) => {
+                    // The row of a task is told by its number.
+                    let task_no = row.parse().unwrap_or_default();
+                    self.note(task_no, &Error::Corrupt { table, column, row }, Instant::now());
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -72,6 +71,25 @@ impl Unreadable {
     }
 }
 
+/// Returns a page of tasks from the function around it. `$read` reads so many rows after `$after`; where rows are left out, the next ones
+/// fill the page, so only the last page is short.
+macro_rules! full_page {
+    ($unreadable:expr, $after:ident, $limit:expr, |$missing:ident| $read:expr) => {{
+        let mut tasks: Vec<$crate::Task> = Vec::new();
+        loop {
+            let $missing = $limit - i64::try_from(tasks.len()).unwrap_or($limit);
+            let found = $read;
+            let Some(last) = found.last() else { return Ok(tasks) };
+            $after = sqlx::Row::try_get(last, "task_no")?;
+            tasks.extend($unreadable.leave_out(&found, rows::task)?);
+            if (found.len() as i64) < $missing || tasks.len() as i64 >= $limit {
+                return Ok(tasks);
+            }
+        }
+    }};
+}
+pub(crate) use full_page;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,12 +107,11 @@ mod tests {
     #[test]
     fn a_row_that_cannot_be_read_hides_no_other_and_is_told_while_it_is_met() {
         let unreadable = Unreadable::default();
-        let number = |row: &i64| Ok(*row);
-        let tasks = unreadable.leave_out(&[1, 0, 2], number, read).unwrap();
+        let tasks = unreadable.leave_out(&[1, 0, 2], read).unwrap();
         assert_eq!(tasks.iter().map(|task| task.id.as_str()).collect::<Vec<_>>(), ["t1", "t2"]);
         let told = unreadable.list(Instant::now());
         assert!(told.len() == 1 && told[0].detail.contains("task.labels"), "{told:?}");
         assert!(unreadable.list(Instant::now() + KEPT).is_empty());
-        assert!(unreadable.leave_out(&[1, -1], number, read).is_err(), "a ledger that is away is no row");
+        assert!(unreadable.leave_out(&[1, -1], read).is_err(), "a ledger that is away is no row");
     }
 }

@@ -95,9 +95,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Backlog, Carrier, Changed, Conflict, Cursor, Drained, EdgeKind, Error, Event, Fence, Filter, Group, Inserted,
-    Lease, Ledger, Message, News, Page, Submission, Task, UnreadableRow, Withdrawn,
+    Lease, Ledger, Message, News, Page, Submission, Task, Withdrawn,
 };
-use crate::unreadable::Unreadable;
 use celery::task::{GroupId, Phase, QueueName, TaskId};
 use runtime::clock::{self, Time};
 
@@ -120,7 +119,7 @@ pub struct PostgresLedger {
     listening: Pool,
     store: Store,
     lanes: Lanes,
-    unreadable: Unreadable,
+    unreadable: crate::unreadable::Unreadable,
     changed: broadcast::Sender<Changed>,
 }
 
@@ -196,7 +195,15 @@ impl PostgresLedger {
             gathered: AtomicI64::new(0),
             outside: gather::Outside::default(),
         };
-        Ok(Self { config: config.clone(), pool, listening, store, lanes, unreadable: Unreadable::default(), changed })
+        Ok(Self {
+            config: config.clone(),
+            pool,
+            listening,
+            store,
+            lanes,
+            unreadable: crate::unreadable::Unreadable::default(),
+            changed,
+        })
     }
 }
 
@@ -340,7 +347,7 @@ impl Ledger for PostgresLedger {
         tasks::unfinished(&self.pool, &self.unreadable, phases, after_no, limit).await
     }
 
-    fn unreadable(&self) -> Vec<UnreadableRow> {
+    fn unreadable(&self) -> Vec<crate::UnreadableRow> {
         self.unreadable.list(std::time::Instant::now())
     }
 

@@ -5,7 +5,6 @@ use sqlx::postgres::PgRow;
 
 use crate::history::Told;
 use crate::rows::read_task_row;
-use crate::unreadable::Unreadable;
 use crate::{Error, Event, Task};
 use celery::task::{GroupId, Phase, TaskId};
 use runtime::clock::Time;
@@ -16,15 +15,6 @@ pub(super) fn task(row: &PgRow) -> Result<Task, Error> {
 
 pub(super) fn tasks(rows: &[PgRow]) -> Result<Vec<Task>, Error> {
     rows.iter().map(task).collect()
-}
-
-/// The same without the rows that cannot be read.
-pub(super) fn readable(rows: &[PgRow], unreadable: &Unreadable) -> Result<Vec<Task>, Error> {
-    unreadable.leave_out(rows, number, task)
-}
-
-pub(super) fn number(row: &PgRow) -> Result<i64, Error> {
-    Ok(row.try_get("task_no")?)
 }
 
 /// The fields of a task that an event needs.

@@ -14,7 +14,7 @@ use super::rows;
 use crate::headers;
 use crate::rows::clean;
 use crate::statements::statements;
-use crate::unreadable::Unreadable;
+use crate::unreadable::{self, full_page};
 use crate::{Error, Message, Task};
 use celery::task::{Phase, TaskId};
 use runtime::clock::Time;
@@ -177,7 +177,7 @@ pub(super) async fn message(pool: &Pool, id: &TaskId) -> Result<Option<Message>,
 /// A page is shorter than `limit` only at the end, although rows that cannot be read are left out.
 pub(super) async fn unfinished(
     pool: &Pool,
-    unreadable: &Unreadable,
+    unreadable: &unreadable::Unreadable,
     phases: &[Phase],
     mut after: i64,
     limit: i64,
@@ -188,17 +188,9 @@ pub(super) async fn unfinished(
         _ => UNFINISHED,
     };
     let phases: Vec<&str> = phases.iter().map(|phase| phase.as_str()).collect();
-    let mut tasks: Vec<Task> = Vec::new();
-    loop {
-        let missing = limit - i64::try_from(tasks.len()).unwrap_or(limit);
-        let rows = sqlx::query(statement).bind(after).bind(&phases).bind(missing).fetch_all(pool).await?;
-        let Some(last) = rows.last() else { return Ok(tasks) };
-        after = rows::number(last)?;
-        tasks.extend(rows::readable(&rows, unreadable)?);
-        if (rows.len() as i64) < missing || tasks.len() as i64 >= limit {
-            return Ok(tasks);
-        }
-    }
+    full_page!(unreadable, after, limit, |missing| {
+        sqlx::query(statement).bind(after).bind(&phases).bind(missing).fetch_all(pool).await?
+    })
 }
 
 pub(super) async fn tasks_by_id(pool: &Pool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
@@ -216,13 +208,13 @@ pub(super) async fn numbered(pool: &Pool, task_nos: &[i64]) -> Result<Vec<Task>,
 
 pub(super) async fn expired(
     pool: &Pool,
-    unreadable: &Unreadable,
+    unreadable: &unreadable::Unreadable,
     since: Time,
     now: Time,
     limit: i64,
 ) -> Result<Vec<Task>, Error> {
     let rows = sqlx::query(EXPIRED).bind(since.0).bind(now.0).bind(limit).fetch_all(pool).await?;
-    rows::readable(&rows, unreadable)
+    unreadable.leave_out(&rows, rows::task)
 }
 
 pub(super) async fn queues(pool: &Pool, limit: i64) -> Result<Vec<String>, Error> {

@@ -4,7 +4,6 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::rows::{json, phase, read_task_row};
-use crate::unreadable::Unreadable;
 use crate::{Error, Event, Task};
 use celery::task::{GroupId, TaskId};
 use runtime::clock::Time;
@@ -15,15 +14,6 @@ pub(super) fn task(row: &SqliteRow) -> Result<Task, Error> {
 
 pub(super) fn tasks(rows: &[SqliteRow]) -> Result<Vec<Task>, Error> {
     rows.iter().map(task).collect()
-}
-
-/// The same without the rows that cannot be read.
-pub(super) fn readable(rows: &[SqliteRow], unreadable: &Unreadable) -> Result<Vec<Task>, Error> {
-    unreadable.leave_out(rows, number, task)
-}
-
-pub(super) fn number(row: &SqliteRow) -> Result<i64, Error> {
-    Ok(row.try_get("task_no")?)
 }
 
 /// An event joined with its task's names.

@@ -9,7 +9,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
 use crate::query::{BEHIND_ARGUMENTS, SEARCHED_TEXT, spellings};
 use crate::rows::{clean, light_task_columns, short, task_columns};
 use crate::statements::statements;
-use crate::unreadable::Unreadable;
+use crate::unreadable::{Unreadable, full_page};
 use crate::{Cursor, Error, Filter, Message, Page, Task};
 use celery::task::{Phase, TaskId};
 use runtime::clock::Time;
@@ -100,17 +100,9 @@ pub(super) async fn unfinished(
         _ => UNFINISHED,
     };
     let phases: Vec<&str> = phases.iter().map(|phase| phase.as_str()).collect();
-    let mut tasks: Vec<Task> = Vec::new();
-    loop {
-        let missing = limit - i64::try_from(tasks.len()).unwrap_or(limit);
-        let rows = sqlx::query(statement).bind(after).bind(list(&phases)).bind(missing).fetch_all(pool).await?;
-        let Some(last) = rows.last() else { return Ok(tasks) };
-        after = rows::number(last)?;
-        tasks.extend(rows::readable(&rows, unreadable)?);
-        if (rows.len() as i64) < missing || tasks.len() as i64 >= limit {
-            return Ok(tasks);
-        }
-    }
+    full_page!(unreadable, after, limit, |missing| {
+        sqlx::query(statement).bind(after).bind(list(&phases)).bind(missing).fetch_all(pool).await?
+    })
 }
 
 pub(super) async fn tasks_by_id(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
@@ -130,7 +122,7 @@ pub(super) async fn expired(
     limit: i64,
 ) -> Result<Vec<Task>, Error> {
     let rows = sqlx::query(EXPIRED).bind(since.0).bind(now.0).bind(limit).fetch_all(pool).await?;
-    rows::readable(&rows, unreadable)
+    unreadable.leave_out(&rows, rows::task)
 }
 
 pub(super) async fn standing(pool: &SqlitePool, ids: &[TaskId]) -> Result<Vec<Task>, Error> {
