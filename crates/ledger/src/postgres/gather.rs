@@ -21,11 +21,11 @@ statements! {
     MOVE = "update taskgate.relay_mark set feed = $1 \
          where feed < $1 and set_config('synchronous_commit', 'off', true) is not null";
     PAGE = "select pos, events from taskgate.feed where pos > $1 order by pos limit $2";
-    /// The tasks among these that were accepted and have not changed since.
-    /// Without those in the outbox: a transaction that holds such a row may wait for the task, so waiting for the row could deadlock.
+    /// The tasks among these that are accepted, unchanged and not in the outbox. A transaction that has locked an outbox row may wait for its
+    /// task, so waiting for that row could deadlock.
     UNTOUCHED = "select f.task_no from taskgate.flight f where f.task_no = any($1) and f.seq = 1 \
          and f.phase = 'accepted' and not exists (select 1 from taskgate.outbox o where o.task_no = f.task_no)";
-    /// The number of such tasks from a task number on, read along the index: tens of thousands may be on the direct path.
+    /// Counts such tasks from a number on. Reads along the index, because tens of thousands may be on the direct path.
     OUTSIDE = "select count(*) from taskgate.flight f where f.task_no >= $1 and f.seq = 1 and f.phase = 'accepted' \
          and not exists (select 1 from taskgate.outbox o where o.task_no = f.task_no)";
     /// Locks the tasks, so that they are not published or withdrawn meanwhile.
@@ -35,8 +35,8 @@ statements! {
          on conflict (task_no) do nothing";
 }
 
-/// Replicas' clocks differ by less than this. A task that was accepted later than this from now comes from a wrong clock: the mark does
-/// not wait for that time.
+/// Replicas' clocks differ by less than this. A task that was accepted further in the future comes from a wrong clock, so the mark does not
+/// wait for its time.
 const AHEAD: Duration = Duration::from_secs(10);
 
 /// How long a count of the tasks outside the outbox is valid.
@@ -120,7 +120,7 @@ async fn take_in(pool: &Pool, found: &Accepted) -> Result<bool, Error> {
     if found.numbers.is_empty() {
         return Ok(true);
     }
-    // Usually none, because they were published long ago.
+    // Usually this finds none, because the tasks were published long ago.
     let waiting = sqlx::query(UNTOUCHED).bind(&found.numbers).fetch_all(pool).await?;
     let mut waiting = waiting.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
     if waiting.is_empty() {

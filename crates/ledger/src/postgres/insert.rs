@@ -17,7 +17,7 @@ use super::lane::Lane;
 use super::pool::{self, Tx, is_deadlock, is_unique_violation, is_without_partition};
 use super::{Store, dags, fan_out, limits, migrate, numbers, tasks};
 
-/// A batch that fails more often than this has another cause than other submissions.
+/// Maximum number of attempts. A batch that fails more often does not fail because of other submissions.
 pub(super) const MAX_ATTEMPTS: usize = 1000;
 
 statements! {
@@ -44,8 +44,8 @@ statements! {
          (select min(place) as place, max(submitted_at) as at, string_agg(int8send(task_no) || told, '' order by place) as events \
          from input group by (place - 1) / 1000) p, taskgate.ledger l) \
          select task_no from input order by place";
-    /// The same for plain tasks, with half of the columns. They go to the broker at once, so they have no row in the outbox: `gather` finds
-    /// those that were not published.
+    /// The same for plain tasks, with half of the columns. They are published at once, so they get no row in the outbox; `gather` finds those
+    /// that were not published.
     INSERT_PLAIN = "with input as materialized (\
          select nextval('taskgate.task_no') as task_no, i.* from unnest($1::uuid[], $2::int[], $3::smallint[], $4::bool[], \
          $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[]) with ordinality \
@@ -130,7 +130,7 @@ async fn try_insert(store: &Store, lane: &Lane, batch: &[Submission], look_up: b
     Ok(Tried::Done(answers))
 }
 
-/// Remembers the tasks, because news of them will come soon.
+/// Caches the tasks, because reports about them will arrive soon.
 fn note(store: &Store, batch: &[Submission], answers: &Answers) {
     let both = batch.iter().zip(answers).filter_map(|(submission, answer)| Some((submission, answer.as_ref().ok()?)));
     let tasks = both.flat_map(|(submission, inserted)| {
@@ -194,8 +194,8 @@ fn inserted(batch: &[&Submission], numbers: Vec<i64>) -> Vec<Inserted> {
         .collect()
 }
 
-/// The insert as part of a transaction. `None` after a conflict with another transaction: this one is aborted, and the next attempt must
-/// `look_up` taken ids and keys.
+/// Inserts in the caller's transaction. `None` after a conflict with another transaction: then the caller's is aborted, and the next attempt
+/// must `look_up` taken ids and keys.
 pub(super) async fn within(
     tx: &mut Tx,
     store: &Store,
@@ -322,7 +322,7 @@ fn is_short(task: &NewTask) -> bool {
     task.is_plain() && numbers::given(&task.id).is_none()
 }
 
-/// Writes what only some submissions have. False when another transaction that committed first holds a key.
+/// Writes the rows that only some submissions have (edges, groups, labels, keys and others). False when another transaction took a key first.
 async fn extras(tx: &mut Tx, batch: &[&Submission], inserted: &[Inserted]) -> Result<bool, sqlx::Error> {
     labels(tx, batch, inserted).await?;
     edges(tx, batch, inserted).await?;

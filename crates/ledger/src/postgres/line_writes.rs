@@ -16,7 +16,7 @@ statements! {
          parked = null, wake_at = coalesce(t.expires_at, 9223372036854775807) \
          from unnest($1::bigint[], $2::text[], $3::smallint[], $4::text[]) as n(task_no, queue, rank, share) \
          join taskgate.task t on t.task_no = n.task_no where o.task_no = n.task_no";
-    /// Registers a new key, at the others' position.
+    /// Registers a new key with the lowest turn of the other keys.
     REGISTER = "insert into taskgate.line_share (queue, rank, share, turn, weight) \
          select n.queue, n.rank, n.share, coalesce((select min(s.turn) from taskgate.line_share s \
          where s.queue = n.queue and s.rank = n.rank), 0), n.weight \
@@ -46,7 +46,7 @@ pub(super) async fn heads(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// Loads the windows of queues that get tasks which did not wait in a line.
+/// Loads the windows of these queues: a pass has tasks for them that did not wait in a line.
 pub(super) async fn open(tx: &mut Tx, lines: &mut Lines, queues: &[(String, u32)]) -> Result<(), Error> {
     if queues.is_empty() {
         return Ok(());

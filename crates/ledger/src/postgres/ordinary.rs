@@ -1,7 +1,7 @@
-//! Steps of ordinary lives, the most frequent ones: a task that this process has cached is received, starts or succeeds, and its columns
-//! cover its history. They cost a fourth less than other steps: half of the columns, no read of the row before its change, and no join.
+//! A statement for the most frequent steps: a task that this process has cached is received, starts or succeeds, and its history can be
+//! derived from its columns. It costs a fourth less than the general one: half of the columns, no read of the row before its change, no join.
 //!
-//! A row takes its values from arrays, by the index of its number among the numbers. A row that differs from what was assumed is not
+//! A row takes its values from arrays, by the index of its number among the numbers. A row that differs from the assumed state is not
 //! changed, and not counted.
 
 use celery::task::Phase;
@@ -31,9 +31,9 @@ macro_rules! at_place {
 }
 
 statements! {
-    /// Tasks that go on: `$1` numbers, `$2` the `seq` that each must still have, `$3` to `$8` columns. Tasks that succeeded: `$9` and `$10`
-    /// likewise, `$11` to `$17` columns, `$18` their ids. `$19` events that this transaction wrote before; `$20` places, `$21` times and
-    /// `$22` texts of rows of the feed; `$23` the notification.
+    /// Tasks that stay in flight: `$1` numbers, `$2` the `seq` that each must still have, `$3` to `$8` columns. Tasks that succeeded: `$9` and
+    /// `$10` the same, `$11` to `$17` columns, `$18` their ids. `$19` how many events this transaction wrote before; `$20` indexes, `$21` times
+    /// and `$22` bytes of rows of the feed; `$23` the notification.
     ORDINARY = concat!(
         "with moved as (update taskgate.flight f set seq = ", at_place!("$3::int[]", "$1"), ", phase = ", at_place!("$4::text[]", "$1"),
         ", worker = ", at_place!("$5::text[]", "$1"), ", queued_at = coalesce(", at_place!("$6::bigint[]", "$1"), ", f.queued_at)",
@@ -60,10 +60,10 @@ statements! {
     );
 }
 
-/// Further parameters: events before, places, times and texts of feed rows, the notification.
+/// The last parameters: the number of events written before; indexes, times and bytes of feed rows; the notification.
 pub(super) type Told = (i64, (Vec<i64>, Vec<i64>, Vec<Vec<u8>>), Option<String>);
 
-/// Whether [`ORDINARY`] can write all changes of a task. `is_plain`: its columns cover its history.
+/// Whether [`ORDINARY`] can write all changes of a task. `is_plain`: its history can be derived from its columns.
 pub(super) fn is_ordinary(entry: &Entry, is_plain: bool) -> bool {
     let (task, was) = (&entry.task, &entry.was);
     let says_nothing = |task: &Task| {
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_says_more_or_was_not_assumed_is_not() {
-        assert!(!is_ordinary(&entry(Phase::Queued, heard(Phase::Received)), false), "its history says more");
+        assert!(!is_ordinary(&entry(Phase::Queued, heard(Phase::Received)), false), "its history is stored");
         assert!(!is_ordinary(&entry(Phase::Running, heard(Phase::Failed)), true));
         assert!(!is_ordinary(&entry(Phase::Running, heard(Phase::Retrying)), true));
         let reason = Some("why".to_owned());

@@ -21,7 +21,7 @@ use super::{Store, events, notify, numbers};
 statements! {
     /// `$1` numbers, ascending, each once; `$2` when each was pushed; `$3` the events' bytes before their time; `$4` the notification;
     /// `$5` whether the commit need not wait for the disk. Outbox rows are deleted first, because all transactions lock them before tasks. A
-    /// task that a worker already has is skipped: [`LATE`]. There is no join: each row finds its time by its index among the numbers.
+    /// task that a worker already has is left to [`LATE`]. There is no join: each row finds its time by its index among the numbers.
     PUBLISHED = "with gone as (delete from taskgate.outbox where task_no = any($1::bigint[]) returning 1), \
          moved as (update taskgate.flight f set phase = 'queued', seq = f.seq + 1, reason = null, \
          queued_at = coalesce(f.queued_at, ($2::bigint[])[width_bucket(f.task_no, $1)]), \
@@ -49,14 +49,14 @@ statements! {
          and e.task_no >> 32 >= $3 and e.task_no >> 32 < $4";
 }
 
-/// Not durable: after a crash the task is `accepted` again, and the broker's marker prevents a second publication.
+/// The commit does not wait for the disk: after a crash the task is `accepted` again, and the broker's marker prevents a second publication.
 pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]) -> Result<Vec<Event>, Error> {
     if pushed.is_empty() {
         return Ok(Vec::new());
     }
     let pushed = Pushed::new(store, pushed);
     let moved = match mark_alone(store, lane, &pushed).await {
-        // It was cancelled in a deadlock with steps of the same tasks.
+        // The transaction lost a deadlock with steps of the same tasks, so it is repeated.
         Err(error) if is_deadlock(&error) => mark_alone(store, lane, &pushed).await,
         moved => moved,
     };
@@ -70,7 +70,7 @@ pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]
     Ok(events)
 }
 
-/// In a separate transaction.
+/// Records publications in a separate transaction.
 async fn mark_alone(store: &Store, lane: &Lane, pushed: &Pushed) -> Result<Vec<PgRow>, Error> {
     let Some(mut connection) = lane.take().await? else {
         return Ok(mark_published(&store.pool, store, pushed, true).await?);
@@ -87,7 +87,7 @@ struct Pushed {
     known: HashMap<i64, Subject>,
 }
 
-/// Numbers, and when each was pushed.
+/// Numbers of tasks, and the time of each push.
 type Late = (Vec<i64>, Vec<i64>);
 
 impl Pushed {
@@ -136,7 +136,7 @@ impl Pushed {
     }
 }
 
-/// Writes the time of publication of tasks that a worker had before.
+/// Writes the time of publication of tasks that a worker had before the publication was recorded.
 async fn note_late(executor: impl PgExecutor<'_>, (numbers, times): Late) -> Result<(), Error> {
     let (low, high) = numbers::span(&numbers);
     sqlx::query(LATE).bind(&numbers).bind(&times).bind(low).bind(high).execute(executor).await?;

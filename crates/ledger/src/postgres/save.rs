@@ -19,15 +19,16 @@ statements! {
     /// Writes all changes of a batch of transitions in one round trip: states, histories, the feed, and the notification of other replicas.
     /// Returns how many rows were found as expected.
     ///
-    /// `$1` numbers, then one array per column of the task; `$22` whether the row stays in flight or ends; `$23` its new
-    /// events; `$24` the `seq` that a row without a lock must still have. `$25` the numbers and `$26` the ids of those that ended; `$27`
-    /// how many events this transaction wrote before; `$28` places, `$29` times and `$30` texts of rows of the feed; `$31` the notification; `$32` whether columns say all
-    /// events so far (then a history that is null stays so), `$33` if not, the events that they said before; `$34` those that are
-    /// not in the broker.
-    /// Failure and traceback are written only with a new outcome, progress and children only when there are new ones: they may be large and
-    /// are not loaded for a transition. A long history goes on in a piece of its own. Each row is looked up by its number and then changed
-    /// at its place, whatever the planner believes of the table's size: a row that has moved is another transaction's, and not counted. The
-    /// transaction that wrote it is compared too, because PostgreSQL before November 2025 follows such a row without looking at its place again.
+    /// Parameters: `$1` numbers, then one array for each column of the task. `$22` whether the row stays in `flight` or moves to `ended`. `$23`
+    /// its new events. `$24` the `seq` that a row without a lock must still have. `$25` numbers and `$26` ids of tasks that ended. `$27` how
+    /// many events this transaction wrote before. `$28` indexes, `$29` times and `$30` bytes of rows of the feed. `$31` the notification. `$32`
+    /// whether all events can be derived from the columns, so that a null history stays null; `$33` if not, the events that were derived until
+    /// now. `$34` numbers of tasks that are no longer in the broker.
+    ///
+    /// Failure and traceback are written only with a new outcome, progress and children only if there are new ones: they may be large and
+    /// are not loaded for a transition. A long history continues in the table `history`. A row is found by its number and changed at its `ctid`,
+    /// whatever the planner believes of the table's size: a row that another transaction moved is not counted. `xmin` is compared too, because
+    /// PostgreSQL before November 2025 follows such a row without checking its `ctid` again.
     /// Only rows that were really changed or removed go on into `history` and `ended`: if another transaction has ended the task meanwhile, its
     /// row is there already.
     TRANSITION = "with n as materialized (select n.*, f.* from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], \
@@ -73,8 +74,8 @@ statements! {
          from unnest($28::bigint[], $29::bigint[], $30::bytea[]) as p(place, at, events), taskgate.ledger l) \
          select (select count(*) from moved) + (select count(*) from gone) as done, \
          case when $31::text is not null then cast(pg_notify('taskgate', $31) as text) end as told";
-    /// The same for tasks that had already ended: `$1` to `$21` and `$22` events; `$23` and `$24` bound the numbers; `$25` like `$33` above.
-    /// Rarely used.
+    /// The same for tasks that had ended before, which is rare: `$1` to `$21` as above, `$22` events, `$23` and `$24` bounds of the numbers,
+    /// `$25` like `$33` above.
     AGAIN = "update taskgate.ended e set phase = n.phase, status = n.status, seq = n.seq, delivery = n.delivery, \
          retries = n.retries, worker = n.worker, queued_at = n.queued_at, received_at = n.received_at, started_at = n.started_at, \
          finished_at = n.finished_at, runtime = n.runtime, corrected = n.corrected, reason = n.reason, \
@@ -94,7 +95,7 @@ statements! {
          parent_id = n.parent_id, group_id = n.group_id, argsrepr = n.argsrepr, kwargsrepr = n.kwargsrepr, priority = n.priority \
          from unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[]) \
          as n(task_no, kind_no, root_id, parent_id, group_id, argsrepr, kwargsrepr, priority) where t.task_no = n.task_no";
-    /// Returns nothing when the id was taken meanwhile. The state is written with the first event.
+    /// Inserts an adopted task; [`TRANSITION`] then writes its state. Returns no row if the id is taken or was pruned.
     ADOPT = "with new as (insert into taskgate.task (task_no, submitted_at, id, given_id, kind_no, priority, \
          ignore_result, adopted, root_id, parent_id, group_id, argsrepr, kwargsrepr, labels, options) \
          select nextval('taskgate.task_no'), $1, $2, $3, $4, $5, false, true, $6, $7, $8, $9, $10, $11, $12 \
@@ -111,8 +112,8 @@ const HAD_ENDED: i16 = 2;
 /// Events in one row of the feed.
 const FEED_ROW: usize = 1_000;
 
-/// Writes what was applied and notifies other replicas. The rows are locked by the caller, or new; `written` is the number of events that this
-/// transaction wrote before.
+/// Writes the changes and notifies other replicas. The caller has locked the rows, or they are new; `written` is the number of events that
+/// this transaction wrote before.
 ///
 /// # Errors
 /// Errors of the database, and [`Error::Refused`] when a row was not as expected.
@@ -120,10 +121,10 @@ pub(super) async fn save(tx: &mut Tx, store: &Store, applied: &mut Applied, writ
     if try_save(tx, store, applied, written).await? {
         return Ok(());
     }
-    Err(Error::Refused("a task that was locked is not where it was".into()))
+    Err(Error::Refused("the row of a locked task was moved or deleted".into()))
 }
 
-/// The same with assumed rows. False when a row was not as assumed: then this transaction must be rolled back.
+/// As [`save`], also for tasks that were not locked. False when a row was not as assumed; then the caller must roll back.
 pub(super) async fn try_save(tx: &mut Tx, store: &Store, applied: &mut Applied, written: i64) -> Result<bool, Error> {
     adopt(tx, store, applied).await?;
     let touched: Vec<&Entry> = applied.entries.iter().filter(|entry| entry.touched).collect();
@@ -246,7 +247,7 @@ async fn general(
     Ok(row.try_get(0)?)
 }
 
-/// Writes reports about tasks that had ended.
+/// Writes changes of tasks that had ended before.
 async fn again(tx: &mut Tx, over: &[&Entry], histories: &mut HashMap<i64, Vec<u8>>) -> Result<(), Error> {
     let (low, high) = numbers::span(&over.iter().map(|entry| entry.task.no).collect::<Vec<_>>());
     columns(sqlx::query(AGAIN), over)
@@ -259,7 +260,7 @@ async fn again(tx: &mut Tx, over: &[&Entry], histories: &mut HashMap<i64, Vec<u8
     Ok(())
 }
 
-/// Tasks whose columns determine all their events, if they did before.
+/// The tasks whose columns still determine all their events.
 fn plain(entries: &[&Entry], events: &[Event]) -> HashSet<i64> {
     let mut by_task: HashMap<i64, Vec<&Event>> = HashMap::new();
     for event in events {
@@ -269,7 +270,7 @@ fn plain(entries: &[&Entry], events: &[Event]) -> HashSet<i64> {
     entries.iter().filter(|entry| derived::is_derivable(entry, of(entry))).map(|entry| entry.task.no).collect()
 }
 
-/// The events that were derived from its columns before.
+/// The events that were derived from the task's columns until now, encoded.
 fn before(entry: &Entry) -> Vec<u8> {
     let mut out = Vec::new();
     derived::derived(&entry.was).unwrap_or_default().iter().for_each(|told| history::write_derived(&mut out, told));
