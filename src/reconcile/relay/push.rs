@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +13,6 @@ use tracing::{debug, info, warn};
 
 use super::Paces;
 use super::attempts::Attempts;
-use super::next::LEAD;
 use super::unfit::Unfit;
 use crate::live::windows::Windows;
 use broker::backend::ResultBackend;
@@ -50,8 +49,6 @@ pub(super) struct Pusher {
     unfit: std::sync::Mutex<Unfit>,
     /// Whether a publication has failed since the last success.
     has_failed: AtomicBool,
-    /// The time as of which the pass decides: it publishes no earlier.
-    from: AtomicI64,
 }
 
 /// Markers that must still be removed.
@@ -109,13 +106,7 @@ impl Pusher {
             markers: Mutex::default(),
             unfit: std::sync::Mutex::default(),
             has_failed: AtomicBool::new(false),
-            from: AtomicI64::new(0),
         }
-    }
-
-    /// Publications of the next pass begin at this time, which is at most [`LEAD`] away.
-    pub fn publish_from(&self, at: Time) {
-        self.from.store(at.0, Ordering::Relaxed);
     }
 
     pub fn pushes(&self, batch: &[Outgoing]) -> Vec<Push> {
@@ -194,8 +185,6 @@ impl Pusher {
     async fn carry_all(&self, batch: &[Outgoing]) -> Result<Vec<i64>, broker::Error> {
         self.prepare(batch).await?;
         let pushes = self.pushes(batch);
-        let early = Time(self.from.load(Ordering::Relaxed)).since(clock::now());
-        tokio::time::sleep(early.min(LEAD)).await;
         self.attempts().begin(batch);
         let outcomes = self.publish(&pushes, None).await?;
         let refused = self.refused(batch, &outcomes);
@@ -261,10 +250,6 @@ impl Carrier for Pusher {
 
     fn refuses(&self, queue: &QueueName, priority: Priority) -> Option<String> {
         self.broker.refuses(queue, priority)
-    }
-
-    fn knows_repetitions(&self) -> bool {
-        self.broker.lists().is_some()
     }
 
     fn refuses_message(&self, id: &TaskId) -> Option<String> {

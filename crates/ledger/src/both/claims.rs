@@ -20,30 +20,21 @@ pub(super) struct Claimed {
     pub gate_max: Option<i32>,
 }
 
-/// The rows of a pass.
-pub(super) struct Claims {
-    pub rows: Vec<Claimed>,
-    /// Whether more rows may be due than were read.
-    pub is_full: bool,
-}
-
 /// Claims rows: first those picked from lines, in that order; then those that wait longest at open gates, and due ones, by acceptance.
 pub(super) async fn claim(
     tx: &mut Tx,
-    heads: &[i64],
+    heads: &[(String, i64)],
     picked: &[i64],
     now: Time,
     settle: Duration,
     limit: i64,
-) -> Result<Claims, Error> {
+) -> Result<Vec<Claimed>, Error> {
     let mut rows = Vec::new();
     if !heads.is_empty() || !picked.is_empty() {
-        let numbers: Vec<i64> = heads.iter().chain(picked).copied().collect();
+        let numbers: Vec<i64> = heads.iter().map(|(_, task_no)| *task_no).chain(picked.iter().copied()).collect();
         rows = sqlx::query(THESE).bind(list(&numbers)).fetch_all(&mut **tx).await?;
     }
-    let due = sqlx::query(DUE).bind(now.0).bind(now.minus(settle).0).bind(limit).fetch_all(&mut **tx).await?;
-    let is_full = due.len() as i64 >= limit;
-    rows.extend(due);
+    rows.extend(sqlx::query(DUE).bind(now.0).bind(now.minus(settle).0).bind(limit).fetch_all(&mut **tx).await?);
     let mut seen = HashSet::new();
     let claimed = |row: &AdapterRow| {
         Ok(Claimed {
@@ -59,7 +50,7 @@ pub(super) async fn claim(
         let places: HashMap<i64, usize> = picked.iter().enumerate().map(|(place, no)| (*no, place)).collect();
         claimed.sort_by_key(|row| (places.get(&row.task_no).copied().unwrap_or(usize::MAX), row.task_no));
     }
-    Ok(Claims { rows: claimed, is_full })
+    Ok(claimed)
 }
 
 /// The rows of a pass, by what must be done with them.

@@ -86,7 +86,7 @@ pub(super) async fn drain(
     };
     let outgoing = decided.outgoing(&mut tx).await?;
     let carried = passes::carry(carrier, &outgoing).await;
-    let drained = passes::record(adapter, &mut tx, waits, decided, carried, now, carrier.knows_repetitions()).await?;
+    let drained = passes::record(adapter, &mut tx, waits, decided, carried, now).await?;
     tx.commit().await?;
     Ok(drained)
 }
@@ -103,15 +103,9 @@ async fn gather_left_behind(store: &Store, now: Time, settle: Duration) -> Resul
     Ok(())
 }
 
-/// Records publications in the transaction of the pass that made them. `is_relaxed`: its commit need not wait for the disk.
-pub(super) async fn carried(
-    adapter: &Adapter,
-    tx: &mut Tx,
-    numbers: &[i64],
-    now: Time,
-    is_relaxed: bool,
-) -> Result<Vec<Event>, Error> {
-    publication::carried(tx, &adapter.store, numbers, now, is_relaxed).await
+/// Records publications in the transaction of the pass that made them.
+pub(super) async fn carried(adapter: &Adapter, tx: &mut Tx, numbers: &[i64], now: Time) -> Result<Vec<Event>, Error> {
+    publication::carried(tx, &adapter.store, numbers, now).await
 }
 
 /// The tasks with these numbers, by number, without the large texts.

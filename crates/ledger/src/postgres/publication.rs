@@ -171,18 +171,12 @@ fn told(row: &PgRow) -> Result<Told, Error> {
 }
 
 /// Records publications in the transaction of the pass that made them.
-pub(super) async fn carried(
-    tx: &mut Tx,
-    store: &Store,
-    numbers: &[i64],
-    now: Time,
-    is_relaxed: bool,
-) -> Result<Vec<Event>, Error> {
+pub(super) async fn carried(tx: &mut Tx, store: &Store, numbers: &[i64], now: Time) -> Result<Vec<Event>, Error> {
     if numbers.is_empty() {
         return Ok(Vec::new());
     }
     let pushed = Pushed::new(store, &numbers.iter().map(|no| (*no, now)).collect::<Vec<_>>());
-    let moved = mark_published(&mut **tx, store, &pushed, is_relaxed).await?;
+    let moved = mark_published(&mut **tx, store, &pushed, false).await?;
     if let Some(late) = pushed.without(&moved)? {
         note_late(&mut **tx, late).await?;
     }

@@ -86,13 +86,7 @@ async fn mark_published(tx: &mut Tx, pushed: &[(i64, Time)]) -> Result<Vec<Event
 }
 
 /// Records the publications of a pass, all with the same time.
-pub(super) async fn carried(
-    _: &Adapter,
-    tx: &mut Tx,
-    numbers: &[i64],
-    now: Time,
-    _is_relaxed: bool,
-) -> Result<Vec<Event>, Error> {
+pub(super) async fn carried(_: &Adapter, tx: &mut Tx, numbers: &[i64], now: Time) -> Result<Vec<Event>, Error> {
     let pushed: Vec<(i64, Time)> = numbers.iter().map(|no| (*no, now)).collect();
     mark_published(tx, &pushed).await
 }
@@ -114,7 +108,7 @@ pub(super) async fn drain(
     tx.commit().await?;
     let carried = passes::carry(carrier, &outgoing).await;
     let mut tx = adapter.begin().await?;
-    let drained = passes::record(adapter, &mut tx, waits, decided, carried, now, carrier.knows_repetitions()).await?;
+    let drained = passes::record(adapter, &mut tx, waits, decided, carried, now).await?;
     tx.commit().await?;
     Ok(drained)
 }
