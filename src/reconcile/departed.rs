@@ -140,11 +140,13 @@ impl Departed {
             }
         }
         let proven = self.without_result(proven).await?;
-        for task in self.within_the_limits(proven, &mut memory.findings).await? {
+        let settled = self.within_the_limits(proven, &mut memory.findings).await?;
+        memory.findings.tell(&self.ledger).await?;
+        for task in settled {
             self.settle_one(task).await?;
             memory.suspects.remove(&task.id);
         }
-        Ok(memory.findings.tell(&self.ledger).await?)
+        Ok(())
     }
 
     /// Leaves out the tasks that would run again, if repairs are switched off or these are too many at once.

@@ -56,8 +56,15 @@ pub(super) fn broken(catalog: &Catalog, learned: &Learned, submission: &Submissi
 }
 
 /// Celery's own tasks that run the signatures in their arguments. A worker would run them as they are, so an entry's rules would not hold.
-const WRAPPERS: [&str; 6] =
-    ["celery.map", "celery.starmap", "celery.chunks", "celery.group", "celery.chord", "celery.chain"];
+const WRAPPERS: [&str; 7] = [
+    "celery.map",
+    "celery.starmap",
+    "celery.chunks",
+    "celery.group",
+    "celery.chord",
+    "celery.chain",
+    "celery.chord_unlock",
+];
 
 /// Refuses a task of Celery's that would run a task with rules.
 fn wrapped(catalog: &Catalog, at: &str, task: &TaskSignature) -> Option<Invalid> {

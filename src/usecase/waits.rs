@@ -26,7 +26,7 @@ const CODE: usize = 16;
 /// Maximum length of a schema's error message, which quotes the value.
 const MAX_DETAIL: usize = 300;
 /// Maximum size of a compiled `pattern`, in bytes.
-const MAX_PATTERN: usize = 1 << 16;
+const MAX_PATTERN: usize = 1 << 20;
 
 /// The key that signs tokens, read once.
 pub(crate) type SigningKey = tokio::sync::OnceCell<Vec<u8>>;

@@ -73,7 +73,7 @@ pub async fn revoke(
         Ok(terminate) => terminate,
         Err(refused) => return Ok(*refused),
     };
-    if given.text("signal").is_some_and(|signal| !celery::commands::SIGNALS.contains(&signal)) {
+    if terminate && given.text("signal").is_some_and(|signal| !celery::commands::SIGNALS.contains(&signal)) {
         return Ok(empty(StatusCode::BAD_REQUEST));
     }
     stop(&edge, &caller, &id, terminate, given.text("signal").unwrap_or("SIGTERM")).await?;

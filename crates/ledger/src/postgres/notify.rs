@@ -148,7 +148,7 @@ impl Listener {
                 return self.look_again_and_again(stop).await;
             }
             let heard = tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.others.set(true),
                 heard = self.listen() => heard,
             };
             self.others.set(true);
@@ -188,8 +188,8 @@ impl Listener {
     async fn try_listen(&self, connected: &mut bool) -> Result<std::convert::Infallible, sqlx::Error> {
         let mut listener = PgListener::connect_with(self.pool.connections()).await?;
         listener.eager_reconnect(false);
-        sqlx::query(PRESENT).execute(&mut listener).await?;
-        listener.listen(CHANNEL).await?;
+        answered(sqlx::query(PRESENT).execute(&mut listener)).await?;
+        answered(listener.listen(CHANNEL)).await?;
         *connected = true;
         let _ = self.changed.send(Changed::Gap);
         self.greet(&mut listener, "").await?;
