@@ -58,7 +58,9 @@ async fn another_worker_runs_it_again(version: Version) {
     let behind = env.submit("demo.work_late", json!([])).await;
     are_patient(&env);
     logs(&env, "PreconditionFailed").await;
-    let other = CeleryOptions { version, hostname: "w2@test".into(), ..CeleryOptions::default() };
+    // It takes the task before the gateway could ask it for events.
+    let settings = json!({"worker_send_task_events": true});
+    let other = CeleryOptions { version, hostname: "w2@test".into(), settings, ..CeleryOptions::default() };
     let _other = Celery::start_at(&env.broker_url(), &env.redis.url(1), other);
     runs_again(&env, &late, "w2@test").await;
     latch.open();
