@@ -1,10 +1,13 @@
 //! Log lines of tasks, from a worker to a reader: commands of the Rust worker here, Python's in `clients/python/tests/test_worker.py`.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use toml::Table;
 
 use crate::harness::environment::{Harness, Options};
-use crate::harness::{Gateway, eventually, ports};
+use crate::harness::wait::within;
+use crate::harness::{Gateway, Http, eventually, ports};
 
 const COMMANDS: &str = r#"
 submit.allow = ["*"]
@@ -98,12 +101,7 @@ async fn a_gigabyte_of_output_keeps_the_bound_and_a_small_memory() {
     let program = format!("yes {line} | head -n 40 >&2; head -c 1073741824 /dev/zero | tr '\\0' x >&2");
     let id = started(&gateway, &program).await;
     let path = format!("/v1/tasks/{id}");
-    let task = crate::harness::wait::within(std::time::Duration::from_secs(120), "all of it is written", async || {
-        let task = http.get(&path).await.expect(200);
-        (task["ready"] == true).then_some(task)
-    })
-    .await;
-    assert_eq!(task["phase"], "succeeded", "{task}");
+    succeeded(&http, &path).await;
     let page = eventually("the log is closed", async || {
         let page = http.get(&format!("{path}/logs")).await.expect(200);
         texts(&page).last().is_some_and(|text| text.contains("logs.max_bytes")).then_some(page)
@@ -117,6 +115,16 @@ async fn a_gigabyte_of_output_keeps_the_bound_and_a_small_memory() {
     assert!(peak.is_some_and(|kib| kib < 400 << 10), "gateway and worker had {peak:?} KiB");
 }
 
+/// Waits until the task has written its gigabyte.
+async fn succeeded(http: &Http, path: &str) {
+    let task = within(Duration::from_secs(120), "all of it is written", async || {
+        let task = http.get(path).await.expect(200);
+        (task["ready"] == true).then_some(task)
+    })
+    .await;
+    assert_eq!(task["phase"], "succeeded", "{task}");
+}
+
 /// Half a thousand million lines, which the worker neither sends nor gathers: the log ends, and the task does not wait for it.
 #[tokio::test]
 async fn a_gigabyte_of_short_lines_ends_with_a_line_that_says_so() {
@@ -124,12 +132,7 @@ async fn a_gigabyte_of_short_lines_ends_with_a_line_that_says_so() {
     let http = gateway.http();
     let id = started(&gateway, "yes | head -c 1073741824 >&2").await;
     let path = format!("/v1/tasks/{id}");
-    let task = crate::harness::wait::within(std::time::Duration::from_secs(120), "all of it is written", async || {
-        let task = http.get(&path).await.expect(200);
-        (task["ready"] == true).then_some(task)
-    })
-    .await;
-    assert_eq!(task["phase"], "succeeded", "{task}");
+    succeeded(&http, &path).await;
     let text = eventually("the log is closed", async || {
         let text = http.get_with(&format!("{path}/logs"), &[("accept", "text/plain")]).await.text();
         text.trim_end().ends_with("what follows is not kept").then_some(text)
