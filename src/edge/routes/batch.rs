@@ -18,6 +18,7 @@ use crate::edge::problem::{Place, Problem};
 use crate::edge::slugs;
 use crate::edge::spool::Spool;
 use crate::edge::state::Edge;
+use crate::edge::view::WarningView;
 use crate::guard::namespace;
 use crate::usecase::batch::{BatchError, BatchKey};
 use crate::usecase::submit::{Answer, Idempotency, SubmitError, SubmitRequest, Submitted};
@@ -37,6 +38,9 @@ pub struct VerdictView {
     /// For a group, instead of `task_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     group_id: Option<String>,
+    /// Reasons why its task may not run; absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<WarningView>,
     /// Why it was refused: a problem document.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -321,22 +325,26 @@ fn repeated(error: SubmitError) -> Result<Submitted, Problem> {
 
 fn verdict(index: usize, outcome: &Result<Submitted, Problem>) -> VerdictView {
     match outcome {
-        Ok(submitted) => {
-            let Kept { task_id, group_id } = Kept::of(submitted);
-            VerdictView { index, task_id, group_id, problem: None }
-        }
-        Err(problem) => {
-            VerdictView { index, task_id: None, group_id: None, problem: Some(json::written(problem.document())) }
-        }
+        Ok(submitted) => accepted(index, submitted),
+        Err(problem) => VerdictView {
+            index,
+            task_id: None,
+            group_id: None,
+            warnings: Vec::new(),
+            problem: Some(json::written(problem.document())),
+        },
     }
+}
+
+fn accepted(index: usize, submitted: &Submitted) -> VerdictView {
+    let Kept { task_id, group_id } = Kept::of(submitted);
+    let warnings = submitted.warnings.iter().map(WarningView::from).collect();
+    VerdictView { index, task_id, group_id, warnings, problem: None }
 }
 
 /// The answer to an atomic batch.
 fn whole(submitted: &[Submitted]) -> String {
-    let items = submitted.iter().enumerate().map(|(index, item)| {
-        let Kept { task_id, group_id } = Kept::of(item);
-        VerdictView { index, task_id, group_id, problem: None }
-    });
+    let items = submitted.iter().enumerate().map(|(index, item)| accepted(index, item));
     text(&BatchView { accepted: submitted.len(), rejected: 0, items: items.collect() })
 }
 

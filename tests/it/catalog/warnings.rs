@@ -29,6 +29,12 @@ async fn an_accepted_task_that_nobody_would_run_has_a_warning() {
     assert_eq!(codes(&accepted), ["unserved"], "{accepted}");
     let accepted = env.http.post("/group", &json!({"tasks": [known, unread, stray, stray]})).await.expect(202);
     assert_eq!(codes(&accepted), ["unserved", "unregistered"], "each kind of task once: {accepted}");
+    for atomic in [false, true] {
+        let path = format!("/v1/tasks/batch?atomic={atomic}");
+        let accepted = env.http.post(&path, &json!([known, unread])).await.expect(202);
+        let codes: Vec<_> = accepted["items"].as_array().expect("a list").iter().map(codes).collect();
+        assert_eq!(codes, [&[][..], &["unserved"]], "{accepted}");
+    }
 }
 
 #[tokio::test]
