@@ -23,7 +23,7 @@ pub use body::{JsonText, json_text};
 pub use body_filter::body_filter;
 pub use caller::Caller;
 pub use conditional::{Demand, IfNoneMatch};
-pub use empty::NoBody;
+pub use empty::{NoBody, without_body};
 pub use form::{AnyJson, Urlencoded};
 pub use id::{IdPath, PathValues};
 pub use idempotency::{Repeatable, fingerprint};

@@ -11,7 +11,7 @@ use super::events::{Follow, follow_newest};
 use super::submission::{Shown, SubmissionAnswer, Surroundings, fan_out, send, submit, surroundings};
 use super::upload::{Received, receive};
 use crate::catalog::{Catalog, Entry};
-use crate::edge::extract::{Caller, JsonText, PathValues};
+use crate::edge::extract::{Caller, JsonText, PathValues, without_body};
 use crate::edge::problem::Problem;
 use crate::edge::state::Edge;
 use crate::reconcile::uploads::LABEL;
@@ -47,7 +47,8 @@ async fn call(edge: &Edge, entry: &Arc<Entry>, request: Request) -> Result<Submi
     if entry.upload.is_some() {
         return call_with_file(edge, entry, path, surroundings, request).await;
     }
-    let JsonText(body) = JsonText::from_request(request, edge).await?;
+    let refused = |problem| if entry.body.is_some() { problem } else { without_body(problem) };
+    let JsonText(body) = JsonText::from_request(request, edge).await.map_err(refused)?;
     resolved(edge, entry, surroundings, Said { path, body, ..Said::default() }).await
 }
 
