@@ -58,7 +58,8 @@ impl Learner {
             }
         }
         let (mut hints, mut misfits) = (HashMap::new(), BTreeMap::new());
-        for (name, said) in told {
+        for (name, mut said) in told {
+            most_telling_first(&mut said);
             match self.misfit(&name, &said) {
                 Some(misfit) => {
                     misfits.insert(name.clone(), misfit);
@@ -88,9 +89,24 @@ impl Learner {
     }
 }
 
+/// The others are compared with the first, and a worker that tells types only agrees with workers that disagree with each other.
+fn most_telling_first(said: &mut [(String, Annotations)]) {
+    said.sort_by_key(|(_, hints)| hints.by_name().is_none());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_are_compared_with_one_that_tells_its_parameters() {
+        let lines =
+            ["app.f [__annotations__={'x': 'int'}]", "app.f [__annotations__={'x': 'int'} taskgate_signature=(x)]"];
+        let told = |line: &str| (line.to_owned(), Annotations::told(line).unwrap().1);
+        let mut said = vec![told(lines[0]), told(lines[1])];
+        most_telling_first(&mut said);
+        assert_eq!((said[0].0.as_str(), said[1].0.as_str()), (lines[1], lines[0]));
+    }
 
     #[test]
     fn workers_are_asked_for_every_attribute_that_is_read() {
