@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::recorder;
 use super::workers::is_online;
@@ -127,9 +127,24 @@ impl Adopter {
         Ok(())
     }
 
+    /// Writes news together. News that the ledger refuses is searched for by halves and left out, so that it does not hold the rest.
     async fn learn(&self, found: Vec<News>) -> Result<(), Trouble> {
-        if !found.is_empty() {
-            self.hub.publish(&self.ledger.learn(&found, true).await?);
+        let mut parts = vec![found];
+        while let Some(mut part) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            match self.ledger.learn(&part, true).await {
+                Ok(events) => self.hub.publish(&events),
+                Err(error) if error.is_transient() => return Err(error.into()),
+                Err(error) if part.len() == 1 => {
+                    warn!(task.id = %part[0].task_id, %error, "task {} cannot be adopted", part[0].task_id);
+                }
+                Err(_) => {
+                    let half = part.split_off(part.len() / 2);
+                    parts.extend([half, part]);
+                }
+            }
         }
         Ok(())
     }
