@@ -174,6 +174,7 @@ impl LogSink {
         let retries = i32::try_from(retries).unwrap_or(i32::MAX);
         let said =
             |count: &Count, line| Said { uuid: uuid.clone(), retries, seq: count.next, dropped: count.dropped, line };
+        let text = short(text);
         let size = (text.len() as u64).saturating_add(1);
         count.written = count.written.saturating_add(size + LINE_BYTES);
         if count.sent > self.most || count.written > self.most.saturating_mul(WRITTEN) {
@@ -182,7 +183,7 @@ impl LogSink {
             return;
         }
         let has_room = self.lines.capacity() > RESERVE;
-        if has_room && self.lines.try_send(said(&count, LogLine::new(timestamp(), level, &short(text)))).is_ok() {
+        if has_room && self.lines.try_send(said(&count, LogLine::new(timestamp(), level, &text))).is_ok() {
             (count.sent, count.dropped) = (count.sent + size, 0);
         } else {
             count.dropped += 1;
