@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgPool, Postgres, Transaction};
 
@@ -120,10 +121,11 @@ pub(super) fn pool(config: &PostgresConfig, door: &Arc<Door>) -> Result<Pool, Er
 }
 
 /// A pool without statement timeouts, for migrations and for listening. It connects to the server itself, if its address is configured.
+/// A migration takes as long as it needs, so a slow statement is nothing to warn of.
 pub(super) fn unlimited(config: &PostgresConfig) -> Result<Pool, Error> {
     let config = config.direct();
     let options = PgPoolOptions::new().max_connections(1).acquire_timeout(config.acquire_timeout);
-    let connections = options.connect_lazy_with(direct_options(&config)?);
+    let connections = options.connect_lazy_with(direct_options(&config)?.disable_statement_logging());
     Ok(Pool::new(connections, Door::new(&config), &[]))
 }
 
