@@ -16,6 +16,9 @@ fn times(log: &str, id: &str, word: &str) -> usize {
     log.matches(&format!("[{id}] {word}")).count()
 }
 
+/// How the history tells of a task that a worker has and sent no event about.
+const TAKEN: &str = "a worker took its message and has sent no event about it";
+
 #[tokio::test]
 async fn a_busy_solo_worker_is_given_the_visibility_timeout() {
     let settings = json!({"broker_transport_options": {"visibility_timeout": 14}});
@@ -37,8 +40,11 @@ async fn a_busy_solo_worker_is_given_the_visibility_timeout() {
     .await;
     assert_eq!(done["result"], "once", "{done}");
     assert_eq!(times(&env.celery.as_ref().expect("a worker").log(), &busy, "received"), 1);
+    // On a slow machine the worker may answer the sweeper after it has taken the task and before it starts it. That the task was taken
+    // without an event is then true, and nothing else may be said about it.
     let history = env.history(&busy).await;
-    assert!(history.iter().all(|event| event["reason"].is_null()), "{history:?}");
+    let reasons: Vec<&str> = history.iter().filter_map(|event| event["reason"].as_str()).collect();
+    assert!(reasons.iter().all(|reason| *reason == TAKEN), "{history:?}");
 
     // A solo worker sends everything, even its acknowledgement, only after the task, so this task is not reported.
     let last = env.submit("demo.sleep", json!([300])).await;
