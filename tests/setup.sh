@@ -18,6 +18,9 @@ compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/
 command -v python3 >/dev/null || missing+=(python3)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 command -v chromium >/dev/null && command -v chromedriver >/dev/null || missing+=(chromium chromium-driver)
+# Not every release of Debian has it; the tests are faster with it.
+command -v chromium-headless-shell >/dev/null || [ -z "$(apt-cache search --names-only '^chromium-headless-shell$' 2>/dev/null)" ] ||
+    missing+=(chromium-headless-shell)
 command -v rabbitmq-server >/dev/null || [ -x /usr/sbin/rabbitmq-server ] || missing+=(rabbitmq-server)
 command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
 command -v systemd-analyze >/dev/null || missing+=(systemd)
