@@ -20,6 +20,8 @@ use super::{ports, wait};
 
 /// Where distributions put the program itself; the command on the PATH changes to another user.
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+/// How long a node may take to start: it needs five seconds of the processor, which a crowded machine gives it in minutes.
+const BOOT: Duration = Duration::from_secs(300);
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 /// A node name that needs no name server.
 const USER: &str = "guest";
@@ -211,7 +213,7 @@ impl Node {
     }
 
     pub fn wait_until_ready(&self) {
-        wait::blocking(wait::DEADLINE, "rabbitmq-server answers", || {
+        wait::blocking(BOOT, "rabbitmq-server answers", || {
             let (status, _) = self.try_ask("GET", "/api/overview", None)?;
             (status == 200 && TcpStream::connect(("127.0.0.1", self.port)).is_ok()).then_some(())
         });
