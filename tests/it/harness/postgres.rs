@@ -1,7 +1,8 @@
 //! One PostgreSQL cluster per run, and a database per gateway, copied from a template that has been migrated once.
 //!
-//! `fsync` is off: tests kill taskgate, Redis and workers, not the machine. PostgreSQL refuses to run as root, so then its
-//! processes run as the user that owns the packages (`postgres`), or `nobody`.
+//! `fsync` is off: tests kill taskgate, Redis and workers, not the machine. Autovacuum is off, too, because it would visit each of the
+//! hundreds of databases every minute. PostgreSQL refuses to run as root, so then its processes run as the user that owns the packages
+//! (`postgres`), or `nobody`.
 
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
@@ -33,7 +34,7 @@ pub fn cluster() -> &'static Cluster {
 impl Cluster {
     /// A cluster of its own, for tests that stop it.
     pub fn start() -> Self {
-        Self::start_with(&["fsync=off", "full_page_writes=off"])
+        Self::start_with(&["fsync=off", "full_page_writes=off", "autovacuum=off"])
     }
 
     /// A cluster that flushes asynchronous commits much later, so that [`Cluster::stop`] undoes them.
