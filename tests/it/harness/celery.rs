@@ -103,7 +103,7 @@ impl Celery {
 
     /// Does not wait; several workers boot faster side by side.
     pub fn launch(broker: &str, backend: &str, options: CeleryOptions) -> Self {
-        let process = Process::start("celery", command(broker, backend, &options));
+        let process = start(broker, backend, &options);
         Self { process, options, broker: broker.to_owned(), backend: backend.to_owned() }
     }
 
@@ -170,7 +170,7 @@ impl Celery {
     /// As [`Celery::restart`], without waiting.
     pub fn relaunch(&mut self) {
         self.process.kill();
-        self.process = Process::start("celery", command(&self.broker, &self.backend, &self.options));
+        self.process = start(&self.broker, &self.backend, &self.options);
     }
 }
 
@@ -196,6 +196,17 @@ pub fn client_with(version: Version, broker: &str, backend: &str, settings: &Val
     let done = command.output().expect("run tests/setup.sh first");
     assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+/// gevent and eventlet must patch the standard library before Celery is imported, and some variables belong to the interpreter: these
+/// workers get an interpreter of their own.
+fn start(broker: &str, backend: &str, options: &CeleryOptions) -> Process {
+    let command = command(broker, backend, options);
+    let is_patched = ["gevent", "eventlet"].contains(&options.pool);
+    if is_patched || options.environment.iter().any(|(name, _)| name.starts_with("PYTHON")) {
+        return Process::start("celery", command);
+    }
+    Process::fork("celery", &command)
 }
 
 fn command(broker: &str, backend: &str, options: &CeleryOptions) -> Command {

@@ -15,6 +15,7 @@ pub mod environment;
 pub mod gateway;
 pub mod http;
 pub mod latch;
+pub mod nursery;
 pub mod pgbouncer;
 pub mod ports;
 pub mod postgres;

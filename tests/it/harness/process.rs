@@ -4,14 +4,14 @@
 //! thread that never ends starts all children.
 
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{LazyLock, Mutex, Once};
 use std::time::Duration;
 
-use super::{Stopwatch, unix, wait};
+use super::{Stopwatch, nursery, unix, wait};
 
 /// The longest wait for the end of a process, however slow the machine is.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -36,8 +36,50 @@ static GROUPS: Mutex<Vec<i32>> = Mutex::new(Vec::new());
 /// A running child; dropping it kills its whole group.
 pub struct Process {
     name: String,
-    child: Child,
+    handle: Handle,
     log: PathBuf,
+}
+
+enum Handle {
+    Child(Child),
+    /// A child of a nursery, which writes its status into this file when it has ended.
+    Forked {
+        id: i32,
+        status: PathBuf,
+    },
+}
+
+impl Handle {
+    fn id(&self) -> i32 {
+        match self {
+            Self::Child(child) => child.id() as i32,
+            Self::Forked { id, .. } => *id,
+        }
+    }
+
+    /// The status, if it has ended.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        match self {
+            Self::Child(child) => child.try_wait().expect("the child is ours"),
+            Self::Forked { status, .. } => {
+                let status = fs::read_to_string(status).ok()?;
+                Some(ExitStatus::from_raw(status.parse().expect("a number")))
+            }
+        }
+    }
+
+    /// Waits for the end after SIGKILL.
+    fn reap(&mut self) {
+        match self {
+            Self::Child(child) => drop(child.wait()),
+            Self::Forked { id, .. } => {
+                let folder = PathBuf::from(format!("/proc/{id}"));
+                while self.ended().is_none() && folder.exists() {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+        }
+    }
 }
 
 impl Process {
@@ -56,11 +98,21 @@ impl Process {
         unix::die_with_parent(&mut command);
         let child = spawn(command).unwrap_or_else(|error| panic!("{name} does not start: {error}; run tests/setup.sh"));
         GROUPS.lock().expect("nothing panics here").push(child.id() as i32);
-        Self { name: name.to_owned(), child, log }
+        Self { name: name.to_owned(), handle: Handle::Child(child), log }
+    }
+
+    /// As [`Process::start`], but a nursery forks it.
+    pub fn fork(name: &str, command: &Command) -> Self {
+        let directory = folder(name);
+        let (log, status) = (directory.join("log"), directory.join("status"));
+        File::create(&log).expect("the run's folder is writable");
+        let id = nursery::fork(command, &log, &status);
+        GROUPS.lock().expect("nothing panics here").push(id);
+        Self { name: name.to_owned(), handle: Handle::Forked { id, status }, log }
     }
 
     pub fn id(&self) -> i32 {
-        self.child.id() as i32
+        self.handle.id()
     }
 
     /// Sends `signal` to the process alone.
@@ -75,7 +127,7 @@ impl Process {
 
     /// The status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("the child is ours")
+        self.handle.ended()
     }
 
     /// Waits for the end, at most `deadline` of an idle machine's time.
@@ -91,7 +143,7 @@ impl Process {
     /// Kills the whole group by SIGKILL, and waits for its end.
     pub fn kill(&mut self) {
         self.signal_group(libc::SIGKILL);
-        let _ = self.child.wait();
+        self.handle.reap();
         let id = self.id();
         GROUPS.lock().expect("nothing panics here").retain(|group| *group != id);
     }
@@ -135,6 +187,15 @@ impl Drop for Process {
         }
         self.kill();
     }
+}
+
+/// A child in a group of its own that lives until the tests end.
+pub(super) fn spawn_in_group(mut command: Command) -> std::io::Result<Child> {
+    command.process_group(0);
+    unix::die_with_parent(&mut command);
+    let child = spawn(command)?;
+    GROUPS.lock().expect("nothing panics here").push(child.id() as i32);
+    Ok(child)
 }
 
 fn spawn(mut command: Command) -> std::io::Result<Child> {
