@@ -8,7 +8,7 @@ use base64::Engine;
 use serde_json::{Value, json};
 
 use crate::harness::process::Process;
-use crate::harness::{eventually, http, ports, turns};
+use crate::harness::{celery, eventually, http, ports, turns};
 
 /// The key under which WebDriver returns an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -23,8 +23,8 @@ const FLAGS: [&str; 9] = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ];
-/// The same browser without a user interface, where the system has it.
-const SHELL: &str = "/usr/bin/chromium-headless-shell";
+/// The same browser without a user interface, where the system has it; `headless.sh` starts it.
+const SHELL: &str = "/usr/lib/chromium/chromium-headless-shell";
 /// A window cannot be narrower; below this the browser emulates a phone.
 const PHONE: u32 = 500;
 /// A page load on a busy machine.
@@ -68,7 +68,7 @@ impl Browser {
         let mut options = json!({"args": flags});
         // It starts with a quarter of the processor time of the whole browser.
         if Path::new(SHELL).exists() {
-            options["binary"] = json!(SHELL);
+            options["binary"] = json!(celery::root().join("tests/it/dashboard/headless.sh"));
         }
         if width < PHONE {
             options["mobileEmulation"] =
