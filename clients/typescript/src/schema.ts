@@ -3670,6 +3670,8 @@ export interface components {
             /** @description Why it was refused: a problem document. */
             problem?: Record<string, never> | null;
             task_id?: string | null;
+            /** @description Reasons why its task may not run; absent when there are none. */
+            warnings?: components["schemas"]["Warning"][];
         };
         /** @description A step that waits for an answer */
         Wait: {
