@@ -142,7 +142,8 @@ fn log(edge: &Edge, asked: &Asked<'_>, response: &Response, cause: Option<String
     let duration_ms = (seconds * 1e6).round() / 1e3;
     let Asked { method, path, client, id } = asked;
     let client = client.map(|address| address.to_string()).unwrap_or_default();
-    if status >= 500 {
+    // A probe asks whether the gateway is ready: "not yet" is no error, and what is missing has its own log line.
+    if status >= 500 && !path.ends_with("/readyz") {
         let cause = cause.unwrap_or_default();
         warn!(request.id = %id, http.status = status, client.address = %client, duration_ms, cause, "{method} {path} was answered {status}: {cause}");
     } else if edge.http.access_log {
