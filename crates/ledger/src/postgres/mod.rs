@@ -67,6 +67,7 @@ mod rows;
 mod save;
 #[path = "../both/schedules.rs"]
 mod schedules;
+mod slots;
 #[path = "../both/statements.rs"]
 mod statements;
 mod stats;

@@ -14,6 +14,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgPool, Postgres, Transaction};
 
 use super::pooled::{Door, Pool};
+use super::slots::Slots;
 use crate::Error;
 
 pub(super) use super::pooled::Tx;
@@ -104,7 +105,7 @@ pub(super) fn writing_options(config: &PostgresConfig) -> Result<PgConnectOption
 }
 
 pub(super) fn pool(config: &PostgresConfig, door: &Arc<Door>) -> Result<Pool, Error> {
-    let connections = PgPoolOptions::new()
+    let each = PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(config.acquire_timeout)
         .test_before_acquire(false)
@@ -113,8 +114,8 @@ pub(super) fn pool(config: &PostgresConfig, door: &Arc<Door>) -> Result<Pool, Er
                 // An idle connection may have died with its server; checking it here keeps a call from failing.
                 if meta.idle_for > RESTED { connection.ping().await.map(|()| true) } else { Ok(true) }
             })
-        })
-        .connect_lazy_with(writing_options(config)?);
+        });
+    let connections = Slots::new(&each, &writing_options(config)?);
     let mut settings = settings(config);
     settings.push(("jit", "off".to_owned()));
     Ok(Pool::new(connections, Arc::clone(door), &settings))
@@ -125,7 +126,7 @@ pub(super) fn pool(config: &PostgresConfig, door: &Arc<Door>) -> Result<Pool, Er
 pub(super) fn unlimited(config: &PostgresConfig) -> Result<Pool, Error> {
     let config = config.direct();
     let options = PgPoolOptions::new().max_connections(1).acquire_timeout(config.acquire_timeout);
-    let connections = options.connect_lazy_with(direct_options(&config)?.disable_statement_logging());
+    let connections = Slots::new(&options, &direct_options(&config)?.disable_statement_logging());
     Ok(Pool::new(connections, Door::new(&config), &[]))
 }
 

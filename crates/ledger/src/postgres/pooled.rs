@@ -21,6 +21,7 @@ use sqlx::{
 use tokio::sync::OnceCell;
 
 use super::pool::{self, PostgresConfig};
+use super::slots::{Slot, Slots};
 type Step = Either<PgQueryResult, PgRow>;
 type Steps<'e> = BoxStream<'e, Result<Step, sqlx::Error>>;
 
@@ -67,7 +68,7 @@ fn refuses_parameters(error: &sqlx::Error) -> bool {
 /// Connections to the server, directly or through a pooler. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Pool {
-    connections: PgPool,
+    connections: Arc<Slots>,
     door: Arc<Door>,
     /// The settings for each transaction behind a pooler.
     settings: Arc<str>,
@@ -75,8 +76,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// `connections` is the pool without a pooler. `settings` are its connections' settings, for [`Pool::begin_with`].
-    pub fn new(connections: PgPool, door: Arc<Door>, settings: &[(&str, String)]) -> Self {
+    /// `connections` are those without a pooler. `settings` are their settings, for [`Pool::begin_with`].
+    pub fn new(connections: Arc<Slots>, door: Arc<Door>, settings: &[(&str, String)]) -> Self {
         let settings: String = settings.iter().map(|(name, value)| format!("; set local {name} = '{value}'")).collect();
         Self { connections, door, settings: settings.into(), adapted: Arc::new(OnceCell::new()) }
     }
@@ -85,7 +86,7 @@ impl Pool {
         let adapt = async || {
             let pooled = self.door.is_pooled().await?;
             if pooled {
-                self.connections.set_connect_options(pool::pooled_options(&self.door.config)?);
+                self.connections.set_connect_options(&pool::pooled_options(&self.door.config)?);
             }
             Ok(pooled)
         };
@@ -94,17 +95,23 @@ impl Pool {
 
     pub async fn begin_with(&self, statement: &'static str) -> Result<Tx, sqlx::Error> {
         let is_pooled = self.is_pooled().await?;
+        let slot = self.connections.take().await?;
         let inner = if is_pooled {
-            self.connections.begin_with(AssertSqlSafe(beginning(statement, &self.settings))).await?
+            slot.pool().begin_with(AssertSqlSafe(beginning(statement, &self.settings))).await?
         } else {
-            self.connections.begin_with(statement).await?
+            slot.pool().begin_with(statement).await?
         };
-        Ok(Tx(Statements { inner, is_pooled }))
+        Ok(Tx(Statements { inner, is_pooled, _slot: slot }))
     }
 
-    /// The driver's own pool, which is only useful without a pooler.
+    /// A pool of the driver, which is only useful without a pooler.
     pub fn connections(&self) -> &PgPool {
-        &self.connections
+        self.connections.first()
+    }
+
+    /// How many connections are open, and how many of them are idle.
+    pub fn usage(&self) -> (u32, u32) {
+        self.connections.usage()
     }
 
     pub async fn close(&self) {
@@ -135,7 +142,10 @@ impl<'p> Executor<'p> for &'p Pool {
     {
         let steps = async move {
             if !self.is_pooled().await? {
-                return Ok::<Steps<'_>, sqlx::Error>(self.connections.fetch_many(query));
+                let slot = self.connections.take().await?;
+                let steps = slot.pool().fetch_many(query);
+                // The slot is free when the last row was read.
+                return Ok::<Steps<'_>, sqlx::Error>(steps.inspect(move |_| _ = &slot).boxed());
             }
             let mut tx = self.begin_with("begin").await?;
             let steps: Vec<Step> = (&mut *tx).fetch_many(query).try_collect().await?;
@@ -152,7 +162,8 @@ impl<'p> Executor<'p> for &'p Pool {
     {
         Box::pin(async move {
             if !self.is_pooled().await? {
-                return self.connections.fetch_optional(query).await;
+                let slot = self.connections.take().await?;
+                return slot.pool().fetch_optional(query).await;
             }
             let mut tx = self.begin_with("begin").await?;
             let row = (&mut *tx).fetch_optional(query).await?;
@@ -169,14 +180,14 @@ impl<'p> Executor<'p> for &'p Pool {
     where
         'p: 'e,
     {
-        self.connections.prepare_with(sql, parameters)
+        self.connections.first().prepare_with(sql, parameters)
     }
 
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
     where
         'p: 'e,
     {
-        self.connections.describe(sql)
+        self.connections.first().describe(sql)
     }
 }
 
@@ -214,6 +225,8 @@ impl DerefMut for Tx {
 pub(crate) struct Statements {
     inner: Transaction<'static, Postgres>,
     is_pooled: bool,
+    /// Free again after `inner` has given its connection back.
+    _slot: Slot,
 }
 
 impl fmt::Debug for Statements {

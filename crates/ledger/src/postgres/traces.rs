@@ -36,7 +36,7 @@ impl Traces for PostgresLedger {
     }
 
     fn pools(&self) -> Vec<PoolUse> {
-        let idle = u32::try_from(self.pool.connections().num_idle()).unwrap_or(u32::MAX);
-        vec![PoolUse { name: "ledger", open: self.pool.connections().size(), idle, most: self.config.max_connections }]
+        let (open, idle) = self.pool.usage();
+        vec![PoolUse { name: "ledger", open, idle, most: self.config.max_connections }]
     }
 }
