@@ -98,12 +98,23 @@ pub(crate) fn head(phase: Phase) -> Vec<u8> {
 /// A task's first event in the feed, without the task's number.
 pub(crate) fn first(phase: Phase, at: Time) -> Vec<u8> {
     let mut out = Vec::with_capacity(18);
-    out.extend_from_slice(&1i32.to_be_bytes());
+    write_bare(&mut out, 1, phase, at);
+    out
+}
+
+/// A task's second event in the feed, with only a phase.
+pub(crate) fn write_second(out: &mut Vec<u8>, task_no: i64, phase: Phase, at: Time) {
+    out.extend_from_slice(&task_no.to_be_bytes());
+    write_bare(out, 2, phase, at);
+}
+
+/// An event of a first delivery with only a phase.
+fn write_bare(out: &mut Vec<u8>, seq: i32, phase: Phase, at: Time) {
+    out.extend_from_slice(&seq.to_be_bytes());
     out.extend_from_slice(&1i16.to_be_bytes());
     out.extend_from_slice(&0i16.to_be_bytes());
     out.extend_from_slice(&head(phase));
     out.extend_from_slice(&at.0.to_be_bytes());
-    out
 }
 
 fn write_body(out: &mut Vec<u8>, event: &Event, before: Option<&str>) {
@@ -217,6 +228,15 @@ mod tests {
             assert_eq!((task_no, told.phase, told.status.as_str()), (7 << 40, phase, phase.status()));
             assert_eq!((told.seq, told.delivery, told.retries, told.at.0), (3, 2, 1, 1_763_662_650_698_350));
         }
+    }
+
+    #[test]
+    fn a_second_event_is_written_like_any_other() {
+        let queued = Event { seq: 2, delivery: 1, retries: 0, ..event(Phase::Queued) };
+        let (mut bare, mut whole) = (Vec::new(), Vec::new());
+        write_second(&mut bare, queued.task_no, Phase::Queued, queued.at);
+        write_told(&mut whole, &queued, None);
+        assert_eq!(bare, whole);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! If a worker already has the task, its phase does not change; only the time of publication is added.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgExecutor, Row};
@@ -16,12 +17,15 @@ use runtime::clock::Time;
 use super::lane::Lane;
 use super::pool::{Tx, is_deadlock};
 use super::rows::Subject;
+use super::save::FEED_ROW;
 use super::{Store, events, notify, numbers};
 
 statements! {
-    /// `$1` numbers, ascending, each once; `$2` when each was pushed; `$3` the events' bytes before their time; `$4` the notification;
-    /// `$5` whether the commit need not wait for the disk. Outbox rows are deleted first, because all transactions lock them before tasks. A
-    /// task that a worker already has is left to [`LATE`]. There is no join: each row finds its time by its index among the numbers.
+    /// `$1` numbers, ascending, each once, at most as many as a row of the feed has events; `$2` when each was pushed; `$3` the events' bytes
+    /// before their time; `$4` the notification; `$5` whether the commit need not wait for the disk; `$6` the bytes for the feed if all tasks
+    /// are moved from their first event on, which is nearly always so: otherwise the bytes are put together here; `$7` how many events this
+    /// transaction wrote before. Outbox rows are deleted first, because all transactions lock them before tasks. A task that a worker
+    /// already has is left to [`LATE`]. There is no join: each row finds its time by its index among the numbers.
     PUBLISHED = "with gone as (delete from taskgate.outbox where task_no = any($1::bigint[]) returning 1), \
          moved as (update taskgate.flight f set phase = 'queued', seq = f.seq + 1, reason = null, \
          queued_at = coalesce(f.queued_at, ($2::bigint[])[width_bucket(f.task_no, $1)]), \
@@ -30,15 +34,14 @@ statements! {
          where f.task_no = any($1) and f.phase in ('accepted', 'held') and (select count(*) from gone) >= 0 \
          returning f.task_no, f.seq, f.delivery, f.retries, ($2::bigint[])[width_bucket(f.task_no, $1)] as at), \
          written as (insert into taskgate.feed (pos, at, events) \
-         select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + p.place, p.at, p.events from \
-         (select min(r.place) as place, max(r.at) as at, string_agg(int8send(r.task_no) || int4send(r.seq) \
-         || int2send(least(r.delivery, 32767)::int2) || int2send(least(r.retries, 32767)::int2) || $3 || int8send(r.at), '' \
-         order by r.place) as events from (select m.*, row_number() over (order by m.task_no) as place from moved m) r \
-         group by (r.place - 1) / 1000) p, taskgate.ledger l), \
-         word as materialized (select case when $5 then set_config('synchronous_commit', 'off', true) end as mode, \
-         case when $4::text is not null then cast(pg_notify('taskgate', $4) as text) end as told \
-         where exists (select 1 from moved)) \
-         select m.task_no, m.seq, m.delivery, m.retries, m.at, w.mode, w.told from moved m cross join word w order by m.task_no";
+         select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + $7::bigint + 1, (select max(m.at) from moved m), \
+         case when (select count(*) from moved m where m.seq = 2 and m.delivery = 1 and m.retries = 0) \
+         = cardinality($1) then $6::bytea else (select string_agg(int8send(m.task_no) || int4send(m.seq) \
+         || int2send(least(m.delivery, 32767)::int2) || int2send(least(m.retries, 32767)::int2) || $3 || int8send(m.at), '' \
+         order by m.task_no) from moved m) end from taskgate.ledger l where exists (select 1 from moved)) \
+         select m.task_no, m.seq, m.delivery, m.retries, m.at, \
+         (select case when $5 then set_config('synchronous_commit', 'off', true) end) as mode, \
+         (select case when $4::text is not null then cast(pg_notify('taskgate', $4) as text) end) as told from moved m";
     /// Adds the time of publication to tasks that a worker had before the publication was recorded.
     LATE = "with i as materialized (select * from unnest($1::bigint[], $2::bigint[]) as i(task_no, at)), \
          f as (insert into taskgate.flight as f (task_no, queued_at, seq, delivery, retries, phase) \
@@ -55,12 +58,15 @@ pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]
         return Ok(Vec::new());
     }
     let pushed = Pushed::new(store, pushed);
-    let moved = match mark_alone(store, lane, &pushed).await {
-        // The transaction lost a deadlock with steps of the same tasks, so it is repeated.
-        Err(error) if is_deadlock(&error) => mark_alone(store, lane, &pushed).await,
-        moved => moved,
-    };
-    let moved = moved.inspect_err(|_| store.known.clear())?;
+    let mut moved = Vec::with_capacity(pushed.numbers.len());
+    for part in pushed.parts() {
+        let some = match mark_alone(store, lane, &pushed, part.clone()).await {
+            // The transaction lost a deadlock with steps of the same tasks, so it is repeated.
+            Err(error) if is_deadlock(&error) => mark_alone(store, lane, &pushed, part).await,
+            some => some,
+        };
+        moved.extend(some.inspect_err(|_| store.known.clear())?);
+    }
     if let Some(late) = pushed.without(&moved)? {
         note_late(&store.pool, late).await?;
     }
@@ -71,11 +77,11 @@ pub(super) async fn published(store: &Store, lane: &Lane, pushed: &[(i64, Time)]
 }
 
 /// Records publications in a separate transaction.
-async fn mark_alone(store: &Store, lane: &Lane, pushed: &Pushed) -> Result<Vec<PgRow>, Error> {
+async fn mark_alone(store: &Store, lane: &Lane, pushed: &Pushed, part: Range<usize>) -> Result<Vec<PgRow>, Error> {
     let Some(mut connection) = lane.take().await? else {
-        return Ok(mark_published(&store.pool, store, pushed, true).await?);
+        return Ok(mark_published(&store.pool, store, pushed, part, true).await?);
     };
-    let moved = lane.limited(mark_published(&mut *connection, store, pushed, true)).await;
+    let moved = lane.limited(mark_published(&mut *connection, store, pushed, part, true)).await;
     connection.keep(&moved);
     Ok(moved?)
 }
@@ -100,16 +106,32 @@ impl Pushed {
         Self { numbers, times, known }
     }
 
+    /// The parts that are written by one statement each.
+    fn parts(&self) -> impl Iterator<Item = Range<usize>> {
+        let count = self.numbers.len();
+        (0..count).step_by(FEED_ROW).map(move |start| start..count.min(start + FEED_ROW))
+    }
+
+    /// The bytes of a row of the feed, if each of these tasks is moved from its first event on.
+    fn feed_row(&self, part: Range<usize>) -> Vec<u8> {
+        let mut row = Vec::with_capacity(part.len() * 32);
+        for (no, at) in self.numbers[part.clone()].iter().zip(&self.times[part]) {
+            history::write_second(&mut row, *no, Phase::Queued, Time(*at));
+        }
+        row
+    }
+
     /// The notification for other replicas, if there are any.
-    fn word(&self, store: &Store) -> Option<String> {
+    fn word(&self, store: &Store, part: Range<usize>) -> Option<String> {
         let replica = &store.replica;
         if !store.others.listen() {
             return None;
         }
-        if self.known.len() < self.numbers.len() {
-            return Some(notify::any(replica));
+        let ids = self.numbers[part].iter().map(|no| self.known.get(no).map(|subject| &subject.task_id));
+        match ids.collect::<Option<Vec<_>>>() {
+            Some(ids) => notify::payload(replica, ids.into_iter()),
+            None => Some(notify::any(replica)),
         }
-        notify::payload(replica, self.numbers.iter().map(|no| &self.known[no].task_id))
     }
 
     /// The tasks that were not set to `queued`.
@@ -127,12 +149,14 @@ impl Pushed {
     }
 
     fn events(&self, moved: &[PgRow], read: &HashMap<i64, Subject>) -> Result<Vec<Event>, Error> {
-        let event = |row: &PgRow| {
+        let event = |row: &PgRow| -> Result<Option<Event>, Error> {
             let (task_no, told): (i64, Told) = (row.try_get(0)?, told(row)?);
             let subject = self.known.get(&task_no).or_else(|| read.get(&task_no));
             Ok(subject.map(|subject| subject.event(told, 0)))
         };
-        moved.iter().filter_map(|row| event(row).transpose()).collect()
+        let mut events = moved.iter().filter_map(|row| event(row).transpose()).collect::<Result<Vec<_>, _>>()?;
+        events.sort_unstable_by_key(|event| event.task_no);
+        Ok(events)
     }
 }
 
@@ -147,11 +171,14 @@ async fn mark_published(
     executor: impl PgExecutor<'_>,
     store: &Store,
     pushed: &Pushed,
+    part: Range<usize>,
     relaxed: bool,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    let query = sqlx::query(PUBLISHED).bind(&pushed.numbers).bind(&pushed.times);
-    let query = query.bind(history::head(Phase::Queued)).bind(pushed.word(store)).bind(relaxed);
-    query.fetch_all(executor).await
+    // A relaxed publication is a transaction by itself, the others follow each other in one.
+    let written = if relaxed { 0 } else { i64::try_from(part.start).unwrap_or(i64::MAX) };
+    let query = sqlx::query(PUBLISHED).bind(&pushed.numbers[part.clone()]).bind(&pushed.times[part.clone()]);
+    let query = query.bind(history::head(Phase::Queued)).bind(pushed.word(store, part.clone())).bind(relaxed);
+    query.bind(pushed.feed_row(part)).bind(written).fetch_all(executor).await
 }
 
 fn told(row: &PgRow) -> Result<Told, Error> {
@@ -176,7 +203,10 @@ pub(super) async fn carried(tx: &mut Tx, store: &Store, numbers: &[i64], now: Ti
         return Ok(Vec::new());
     }
     let pushed = Pushed::new(store, &numbers.iter().map(|no| (*no, now)).collect::<Vec<_>>());
-    let moved = mark_published(&mut **tx, store, &pushed, false).await?;
+    let mut moved = Vec::with_capacity(pushed.numbers.len());
+    for part in pushed.parts() {
+        moved.extend(mark_published(&mut **tx, store, &pushed, part, false).await?);
+    }
     if let Some(late) = pushed.without(&moved)? {
         note_late(&mut **tx, late).await?;
     }

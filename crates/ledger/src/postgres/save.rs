@@ -110,7 +110,7 @@ const ENDS: i16 = 1;
 const HAD_ENDED: i16 = 2;
 
 /// Events in one row of the feed.
-const FEED_ROW: usize = 1_000;
+pub(super) const FEED_ROW: usize = 1_000;
 
 /// Writes the changes and notifies other replicas. The caller has locked the rows, or they are new; `written` is the number of events that
 /// this transaction wrote before.
