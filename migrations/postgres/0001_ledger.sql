@@ -322,6 +322,16 @@ create function taskgate.word(phase text) returns text language sql immutable as
     end
 $$;
 
+-- Undoes the statement that calls it: its writer was fenced off, or did not know the newest state of a task and tries again.
+create function taskgate.undo(what text) returns text language plpgsql as $$
+begin
+    if what = 'fence' then
+        raise exception 'taskgate: another replica holds the lease now, this write is undone' using errcode = 'TG001';
+    end if;
+    raise exception 'taskgate: a task was changed meanwhile, this write is undone and repeated' using errcode = 'TG002';
+end
+$$;
+
 -- When the task of this id was pruned; null if it was not.
 create function taskgate.pruned_at(wanted uuid) returns bigint language sql stable as $$
     select coalesce(

@@ -27,7 +27,7 @@ pub struct Database {
     pub ignored: Vec<String>,
     /// Whether `serve` migrates the schema at start, under a lock. Default true.
     pub migrate: bool,
-    /// PostgreSQL connections of this process, besides four reserved ones: for submissions, publishing, recording and
+    /// PostgreSQL connections of this process, besides five reserved ones: for submissions, publishing, recording (two) and
     /// notifications. Default 16.
     pub max_connections: u32,
 }

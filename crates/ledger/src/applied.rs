@@ -58,6 +58,11 @@ impl Applied {
         self.find_again();
     }
 
+    /// Whether the task is among these.
+    pub fn has(&self, id: &TaskId) -> bool {
+        self.by_id.contains_key(id)
+    }
+
     fn find_again(&mut self) {
         self.by_id = self.entries.iter().enumerate().map(|(index, entry)| (entry.task.id.clone(), index)).collect();
     }

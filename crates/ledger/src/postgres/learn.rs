@@ -14,10 +14,11 @@ use crate::{Error, Event, Fence, News, Task};
 use celery::task::TaskId;
 
 use super::columns::{between, closed_columns, fact_columns, named, open_columns};
+use super::lane::Lane;
 use super::numbers::{self, ANYWHERE};
 use super::pool::{self, Tx, is_deadlock};
 use super::pooled::Pool;
-use super::{Store, rows, save};
+use super::{Store, ordinary, rows, save};
 
 statements! {
     /// Every transaction locks tasks by ascending number, so that there are no deadlocks. `$1` keys of ids; `$2` and `$3` bound the days.
@@ -76,9 +77,10 @@ const BEGIN_FENCED_RELAXED: &str =
 /// After this many lost deadlocks a transaction fails as unavailable.
 const MAX_ATTEMPTS: usize = 5;
 
-/// Applies news. `None` when the fence does not hold any more.
+/// Applies news. `None` when the fence does not hold any more. `lane` is for batches that are one statement.
 pub(super) async fn learn(
     pool: &Pool,
+    lane: &Lane,
     store: &Store,
     news: &[News],
     durable: bool,
@@ -87,7 +89,11 @@ pub(super) async fn learn(
     let mut known = store.known.enough_for(news);
     let mut attempt = 1;
     loop {
-        match try_learn(pool, store, news, durable, fence, &known).await {
+        let tried = match try_alone(lane, store, news, durable, fence, &known).await {
+            Ok(None) => try_learn(pool, store, news, durable, fence, &known).await,
+            tried => tried.map(|tried| tried.expect("it was tried")),
+        };
+        match tried {
             Ok(Learnt::Done(events)) => return Ok(Some(events)),
             Ok(Learnt::Fenced) => return Ok(None),
             Ok(Learnt::Changed) => {}
@@ -110,6 +116,38 @@ enum Learnt {
     Fenced,
     /// Another transaction changed a task whose cached state was used.
     Changed,
+}
+
+/// Applies news of cached tasks by one statement. `None` when that is not possible.
+async fn try_alone(
+    lane: &Lane,
+    store: &Store,
+    news: &[News],
+    durable: bool,
+    fence: Option<&Fence>,
+    known: &[Task],
+) -> Result<Option<Learnt>, Error> {
+    let mut applied = Applied::default();
+    applied.assume(known.to_vec());
+    if !news.iter().all(|news| applied.has(&news.task_id)) {
+        return Ok(None);
+    }
+    news.iter().for_each(|news| applied.learn(news));
+    let Some((entries, told)) = save::alone(store, &applied) else { return Ok(None) };
+    // Only the recorder, which has a fence, waits for the connection.
+    let taken = if fence.is_some() { lane.take().await? } else { lane.take_free().await? };
+    let Some(mut connection) = taken else { return Ok(None) };
+    let written = lane.limited(ordinary::write_alone(&mut connection, &entries, told, durable, fence)).await;
+    connection.keep(&written);
+    match written {
+        Ok(()) => {
+            store.known.note(applied.entries.into_iter().filter(|entry| entry.touched).map(|entry| entry.task));
+            Ok(Some(Learnt::Done(applied.events)))
+        }
+        Err(error) if ordinary::is_fenced(&error) => Ok(Some(Learnt::Fenced)),
+        Err(error) if ordinary::is_changed(&error) => Ok(Some(Learnt::Changed)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn try_learn(

@@ -150,14 +150,17 @@ pub fn understands(url: &str) -> Result<(), Error> {
 struct Lanes {
     submissions: Lane,
     publications: Lane,
-    /// Each batch is a transaction of several statements.
+    /// Batches of ordinary steps.
+    steps: Lane,
+    /// Other batches of news, each a transaction of several statements.
     news: Pool,
 }
 
 impl Lanes {
     fn open(config: &PostgresConfig, door: &Arc<Door>) -> Result<Self, Error> {
         let news = pool::pool(&PostgresConfig { max_connections: 1, ..config.clone() }, door)?;
-        Ok(Self { submissions: Lane::new(config, door)?, publications: Lane::new(config, door)?, news })
+        let lane = || Lane::new(config, door);
+        Ok(Self { submissions: lane()?, publications: lane()?, steps: lane()?, news })
     }
 }
 
@@ -286,11 +289,11 @@ impl Ledger for PostgresLedger {
     }
 
     async fn learn(&self, news: &[News], durable: bool) -> Result<Vec<Event>, Error> {
-        Ok(learn::learn(&self.pool, &self.store, news, durable, None).await?.unwrap_or_default())
+        Ok(learn::learn(&self.pool, &self.lanes.steps, &self.store, news, durable, None).await?.unwrap_or_default())
     }
 
     async fn learn_fenced(&self, news: &[News], durable: bool, fence: &Fence) -> Result<Option<Vec<Event>>, Error> {
-        learn::learn(&self.lanes.news, &self.store, news, durable, Some(fence)).await
+        learn::learn(&self.lanes.news, &self.lanes.steps, &self.store, news, durable, Some(fence)).await
     }
 
     fn changes(&self) -> broadcast::Receiver<Changed> {

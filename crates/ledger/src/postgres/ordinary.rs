@@ -3,15 +3,18 @@
 //!
 //! A row takes its values from arrays, by the index of its number among the numbers. A row that differs from the assumed state is not
 //! changed, and not counted.
+//!
+//! A batch that has only such steps is one statement and one round trip ([`ALONE`]), which fails as a whole if a row is not as assumed: in
+//! small batches, the round trips of a transaction cost the server as much as the rows.
 
 use celery::task::Phase;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{Postgres, Row};
+use sqlx::{PgConnection, Postgres, Row};
 
 use crate::applied::Entry;
 use crate::statements::statements;
-use crate::{Error, Task};
+use crate::{Error, Fence, Task};
 
 use super::pool::Tx;
 use super::save::seq;
@@ -30,32 +33,54 @@ macro_rules! at_place {
     };
 }
 
+/// What both statements write.
+macro_rules! written {
+    () => {
+        concat!(
+            "moved as (update taskgate.flight f set seq = ", at_place!("$3::int[]", "$1"), ", phase = ", at_place!("$4::text[]", "$1"),
+            ", worker = ", at_place!("$5::text[]", "$1"), ", queued_at = coalesce(", at_place!("$6::bigint[]", "$1"), ", f.queued_at)",
+            ", received_at = ", at_place!("$7::bigint[]", "$1"), ", started_at = ", at_place!("$8::bigint[]", "$1"),
+            ", at_worker = true, waits = false, status = null, reason = null \
+             where f.task_no = any($1::bigint[]) and f.seq = ", at_place!("$2::int[]", "$1"),
+            " and f.revoke_requested_at is null and f.history is null returning 1), \
+             gone as (delete from taskgate.flight f where f.task_no = any($9::bigint[]) and f.seq = ", at_place!("$10::int[]", "$9"),
+            " and f.revoke_requested_at is null and f.retried_as is null and f.history is null \
+             returning f.task_no, f.queued_at, f.delivery, f.retries, f.progress, f.children, ", place!("$9"), " as place), \
+             over as (insert into taskgate.ended (task_no, queued_at, received_at, started_at, finished_at, runtime, seq, delivery, retries, \
+             corrected, dead, phase, worker, progress, children, result) \
+             select g.task_no, coalesce(($13::bigint[])[g.place], g.queued_at), ($14::bigint[])[g.place], ($15::bigint[])[g.place], \
+             ($16::bigint[])[g.place], ($17::float8[])[g.place], ($11::int[])[g.place], g.delivery, g.retries, false, false, 'succeeded', \
+             ($12::text[])[g.place], g.progress, g.children, ($24::text[])[g.place] from gone g), \
+             let_go as (delete from taskgate.gate_hold where task_no = any($9::bigint[])), \
+             taken as (delete from taskgate.window_slot where task_no = any($1::bigint[] || $9::bigint[])), \
+             freed as (delete from taskgate.unique_key where task_id = any($18::text[]) and expires_at = 9223372036854775807), \
+             told as (insert into taskgate.feed (pos, at, events) \
+             select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + $19::bigint + p.place, p.at, p.events \
+             from unnest($20::bigint[], $21::bigint[], $22::bytea[]) as p(place, at, events), taskgate.ledger l)"
+        )
+    };
+}
+
 statements! {
     /// Tasks that stay in flight: `$1` numbers, `$2` the `seq` that each must still have, `$3` to `$8` columns. Tasks that succeeded: `$9` and
     /// `$10` the same, `$11` to `$17` columns, `$18` their ids. `$19` how many events this transaction wrote before; `$20` indexes, `$21` times
     /// and `$22` bytes of rows of the feed; `$23` the notification.
     ORDINARY = concat!(
-        "with moved as (update taskgate.flight f set seq = ", at_place!("$3::int[]", "$1"), ", phase = ", at_place!("$4::text[]", "$1"),
-        ", worker = ", at_place!("$5::text[]", "$1"), ", queued_at = coalesce(", at_place!("$6::bigint[]", "$1"), ", f.queued_at)",
-        ", received_at = ", at_place!("$7::bigint[]", "$1"), ", started_at = ", at_place!("$8::bigint[]", "$1"),
-        ", at_worker = true, waits = false, status = null, reason = null \
-         where f.task_no = any($1::bigint[]) and f.seq = ", at_place!("$2::int[]", "$1"),
-        " and f.revoke_requested_at is null and f.history is null returning 1), \
-         gone as (delete from taskgate.flight f where f.task_no = any($9::bigint[]) and f.seq = ", at_place!("$10::int[]", "$9"),
-        " and f.revoke_requested_at is null and f.retried_as is null and f.history is null \
-         returning f.task_no, f.queued_at, f.delivery, f.retries, f.progress, f.children, ", place!("$9"), " as place), \
-         over as (insert into taskgate.ended (task_no, queued_at, received_at, started_at, finished_at, runtime, seq, delivery, retries, \
-         corrected, dead, phase, worker, progress, children, result) \
-         select g.task_no, coalesce(($13::bigint[])[g.place], g.queued_at), ($14::bigint[])[g.place], ($15::bigint[])[g.place], \
-         ($16::bigint[])[g.place], ($17::float8[])[g.place], ($11::int[])[g.place], g.delivery, g.retries, false, false, 'succeeded', \
-         ($12::text[])[g.place], g.progress, g.children, ($24::text[])[g.place] from gone g), \
-         let_go as (delete from taskgate.gate_hold where task_no = any($9::bigint[])), \
-         taken as (delete from taskgate.window_slot where task_no = any($1::bigint[] || $9::bigint[])), \
-         freed as (delete from taskgate.unique_key where task_id = any($18::text[]) and expires_at = 9223372036854775807), \
-         told as (insert into taskgate.feed (pos, at, events) \
-         select (pg_current_xact_id()::text::bigint << 20) + l.feed_offset + $19::bigint + p.place, p.at, p.events \
-         from unnest($20::bigint[], $21::bigint[], $22::bytea[]) as p(place, at, events), taskgate.ledger l) \
-         select (select count(*) from moved) + (select count(*) from gone) as done, \
+        "with ",
+        written!(),
+        " select (select count(*) from moved) + (select count(*) from gone) as done, \
+         case when $23::text is not null then cast(pg_notify('taskgate', $23) as text) end as told"
+    );
+    /// The same as a transaction by itself, which is undone by an error unless all `$29` rows are as assumed, and unless the fence holds: `$25`
+    /// the lease or null, `$26` its term, `$27` until when it is renewed, which is done first. `$28` whether the commit need not wait for the
+    /// disk.
+    ALONE = concat!(
+        "with fence as (update taskgate.lease set expires_at = greatest(expires_at, $27::bigint) \
+         where name = $25::text and term = $26::bigint returning 1), ",
+        written!(),
+        " select case when $25 is not null and not exists (select 1 from fence) then taskgate.undo('fence') \
+         when (select count(*) from moved) + (select count(*) from gone) <> $29::bigint then taskgate.undo('task') end as undone, \
+         case when $28 then set_config('synchronous_commit', 'off', true) end as mode, \
          case when $23::text is not null then cast(pg_notify('taskgate', $23) as text) end as told"
     );
 }
@@ -94,35 +119,79 @@ pub(super) fn is_ordinary(entry: &Entry, is_plain: bool) -> bool {
 
 /// How many rows were as assumed.
 pub(super) async fn write(tx: &mut Tx, entries: &[&Entry], told: Told) -> Result<i64, Error> {
+    let (steps, ends) = sorted(entries);
+    let row = bound(sqlx::query(ORDINARY), &steps, &ends, told).fetch_one(&mut **tx).await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Writes and commits at once, with one round trip.
+///
+/// # Errors
+/// [`is_fenced`] and [`is_changed`] tell why everything was undone.
+pub(super) async fn write_alone(
+    connection: &mut PgConnection,
+    entries: &[&Entry],
+    told: Told,
+    durable: bool,
+    fence: Option<&Fence>,
+) -> Result<(), sqlx::Error> {
+    let (steps, ends) = sorted(entries);
+    let query = bound(sqlx::query(ALONE), &steps, &ends, told)
+        .bind(fence.map(|fence| fence.lease))
+        .bind(fence.map(|fence| fence.term))
+        .bind(fence.map(|fence| fence.until.0))
+        .bind(!durable)
+        .bind(i64::try_from(entries.len()).unwrap_or(i64::MAX));
+    query.fetch_one(connection).await.map(|_| ())
+}
+
+/// Whether the statement was undone because the fence does not hold any more.
+pub(super) fn is_fenced(error: &sqlx::Error) -> bool {
+    is_undone(error, "TG001")
+}
+
+/// Whether the statement was undone because a row was not as assumed.
+pub(super) fn is_changed(error: &sqlx::Error) -> bool {
+    is_undone(error, "TG002")
+}
+
+/// By the SQLSTATE that `taskgate.undo` raises.
+fn is_undone(error: &sqlx::Error, code: &str) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().is_some_and(|found| found == code))
+}
+
+/// The steps and the ends, each by ascending number.
+fn sorted<'q>(entries: &[&'q Entry]) -> (Vec<&'q Entry>, Vec<&'q Entry>) {
     let mut entries = entries.to_vec();
     entries.sort_unstable_by_key(|entry| entry.task.no);
-    let (ends, steps): (Vec<&Entry>, Vec<&Entry>) = entries.into_iter().partition(|entry| entry.task.phase.is_final());
+    entries.into_iter().partition(|entry| !entry.task.phase.is_final())
+}
+
+/// Binds what both statements write.
+fn bound<'q>(query: Statement<'q>, steps: &[&'q Entry], ends: &[&'q Entry], told: Told) -> Statement<'q> {
     let (before, (places, times, texts), word) = told;
-    let query = assumed(sqlx::query(ORDINARY), &steps)
-        .bind(column(&steps, |task| seq(task.seq)))
-        .bind(column(&steps, |task| task.phase.as_str()))
-        .bind(column(&steps, |task| task.worker.as_deref()))
-        .bind(column(&steps, |task| task.queued_at.map(|at| at.0)))
-        .bind(column(&steps, |task| task.received_at.map(|at| at.0)))
-        .bind(column(&steps, |task| task.started_at.map(|at| at.0)));
-    let row = assumed(query, &ends)
-        .bind(column(&ends, |task| seq(task.seq)))
-        .bind(column(&ends, |task| task.worker.as_deref()))
-        .bind(column(&ends, |task| task.queued_at.map(|at| at.0)))
-        .bind(column(&ends, |task| task.received_at.map(|at| at.0)))
-        .bind(column(&ends, |task| task.started_at.map(|at| at.0)))
-        .bind(column(&ends, |task| task.finished_at.map(|at| at.0)))
-        .bind(column(&ends, |task| task.runtime))
-        .bind(column(&ends, |task| task.id.as_str()))
+    let query = assumed(query, steps)
+        .bind(column(steps, |task| seq(task.seq)))
+        .bind(column(steps, |task| task.phase.as_str()))
+        .bind(column(steps, |task| task.worker.as_deref()))
+        .bind(column(steps, |task| task.queued_at.map(|at| at.0)))
+        .bind(column(steps, |task| task.received_at.map(|at| at.0)))
+        .bind(column(steps, |task| task.started_at.map(|at| at.0)));
+    assumed(query, ends)
+        .bind(column(ends, |task| seq(task.seq)))
+        .bind(column(ends, |task| task.worker.as_deref()))
+        .bind(column(ends, |task| task.queued_at.map(|at| at.0)))
+        .bind(column(ends, |task| task.received_at.map(|at| at.0)))
+        .bind(column(ends, |task| task.started_at.map(|at| at.0)))
+        .bind(column(ends, |task| task.finished_at.map(|at| at.0)))
+        .bind(column(ends, |task| task.runtime))
+        .bind(column(ends, |task| task.id.as_str()))
         .bind(before)
         .bind(places)
         .bind(times)
         .bind(texts)
         .bind(word)
-        .bind(column(&ends, |task| task.result.as_ref().map(|json| json.get())))
-        .fetch_one(&mut **tx)
-        .await?;
-    Ok(row.try_get(0)?)
+        .bind(column(ends, |task| task.result.as_ref().map(|json| json.get())))
 }
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;

@@ -198,10 +198,8 @@ async fn transition(
     let (over, open): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| becomes(entry) == HAD_ENDED);
     let (usual, others): (Vec<&Entry>, Vec<&Entry>) =
         open.iter().partition(|entry| ordinary::is_ordinary(entry, is_plain(entry)));
-    let changed = || notify::payload(&store.replica, events.iter().map(|event| &event.task_id));
-    let word = if store.others.listen() { changed() } else { None };
     // The first statement sends the notification, so the second need not.
-    let mut told = (written, feed_rows(events), word);
+    let mut told = told(store, events, written);
     let mut done = 0;
     if !usual.is_empty() {
         done += ordinary::write(tx, &usual, std::mem::take(&mut told)).await?;
@@ -214,6 +212,22 @@ async fn transition(
         again(tx, &over, &mut histories).await?;
     }
     Ok(done == i64::try_from(open.len()).unwrap_or(i64::MAX))
+}
+
+/// What a statement says about events: to the feed, and to other replicas, if there are any.
+fn told(store: &Store, events: &[Event], written: i64) -> ordinary::Told {
+    let changed = || notify::payload(&store.replica, events.iter().map(|event| &event.task_id));
+    let word = if store.others.listen() { changed() } else { None };
+    (written, feed_rows(events), word)
+}
+
+/// The changed tasks and what is told about them, if [`ordinary::write_alone`] can write all of it.
+pub(super) fn alone<'a>(store: &Store, applied: &'a Applied) -> Option<(Vec<&'a Entry>, ordinary::Told)> {
+    let touched: Vec<&Entry> = applied.entries.iter().filter(|entry| entry.touched).collect();
+    let plain = plain(&touched, &applied.events);
+    let is_ordinary = |entry: &&Entry| ordinary::is_ordinary(entry, plain.contains(&entry.task.no));
+    let is_alone = !touched.is_empty() && touched.iter().all(is_ordinary);
+    is_alone.then(|| (touched, told(store, &applied.events, 0)))
 }
 
 /// Writes tasks of which anything may have changed. Returns how many rows were at their expected places.
