@@ -27,43 +27,36 @@ const USUAL: [(char, &str); 7] = [
 ];
 
 pub(crate) fn pack(headers: &str, id: &str, name: &str) -> String {
-    if headers.chars().any(is_code) {
+    // Counting is quicker than looking at each character, and usually there is none.
+    let unusual = headers.bytes().filter(|byte| !(b' '..=b'~').contains(byte)).count();
+    if unusual > 0 && headers.chars().any(is_code) {
         return format!("{VERBATIM}{headers}");
     }
-    let mut packed = headers.to_owned();
-    for (code, text) in USUAL {
-        replace_one(&mut packed, text, code);
+    let mut packed = String::with_capacity(headers.len() / 4);
+    let mut rest = headers;
+    while let Some(next) = rest.chars().next() {
+        let (written, length) = code_at(rest, id, name).unwrap_or((next, next.len_utf8()));
+        packed.push(written);
+        rest = &rest[length..];
     }
-    replace(&packed, id, ID, NAME, name)
+    packed
 }
 
 fn is_code(character: char) -> bool {
     character.is_control() && !matches!(character, '\t' | '\n' | '\r')
 }
 
-/// Replaces a text, which occurs at most once.
-fn replace_one(packed: &mut String, text: &str, code: char) {
-    if let Some(at) = packed.find(text) {
-        packed.replace_range(at..at + text.len(), code.encode_utf8(&mut [0; 4]));
+/// The code of the text that `rest`, which is not empty, begins with, and the text's length.
+fn code_at(rest: &str, id: &str, name: &str) -> Option<(char, usize)> {
+    // Most places differ in the first byte already.
+    let begins = |text: &str| rest.as_bytes().first() == text.as_bytes().first() && rest.starts_with(text);
+    if begins(id) {
+        return Some((ID, id.len()));
     }
-}
-
-fn replace(packed: &str, id: &str, id_code: char, name_code: char, name: &str) -> String {
-    let mut out = String::with_capacity(packed.len());
-    let mut rest = packed;
-    while let Some(next) = rest.chars().next() {
-        if !id.is_empty() && rest.starts_with(id) {
-            out.push(id_code);
-            rest = &rest[id.len()..];
-        } else if !name.is_empty() && rest.starts_with(name) {
-            out.push(name_code);
-            rest = &rest[name.len()..];
-        } else {
-            out.push(next);
-            rest = &rest[next.len_utf8()..];
-        }
+    if begins(name) {
+        return Some((NAME, name.len()));
     }
-    out
+    USUAL.iter().find(|(_, text)| begins(text)).map(|(code, text)| (*code, text.len()))
 }
 
 pub(crate) fn unpack(packed: &str, id: &str, name: &str) -> String {
