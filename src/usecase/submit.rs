@@ -196,28 +196,43 @@ impl Gateway {
         self.prepare_queue(&submission).await;
         let dropping = keys::dropping(&submission);
         let is_dag = submission.dag.is_some();
-        let outcome = self.commit.commit_among(submission, among_many).await?;
-        match outcome {
+        // What few submissions do is boxed, so that the others do not carry the memory for it through every layer.
+        match self.commit.commit_among(submission, among_many).await? {
             Ok(inserted) => {
                 if is_dag {
                     self.dags.nudge();
                 }
-                self.drop_older(&dropping, &inserted).await;
+                if !dropping.is_empty() {
+                    Box::pin(self.drop_older(&dropping, &inserted)).await;
+                }
                 Ok(submitted)
             }
-            Err(Conflict::TaskId(id)) => {
+            Err(conflict) => Box::pin(self.conflicting(conflict, places, contest, spare)).await,
+        }
+    }
+
+    /// The answer to a submission that was not written. `places` are the ids that its caller chose.
+    async fn conflicting(
+        self: &Arc<Self>,
+        conflict: Conflict,
+        places: Vec<(String, TaskId)>,
+        contest: Option<Contest>,
+        spare: Option<(ledger::Submission, Submitted)>,
+    ) -> Result<Submitted, SubmitError> {
+        match conflict {
+            Conflict::TaskId(id) => {
                 let place = places.into_iter().find(|(_, given)| *given == id);
                 let pointer = place.map_or_else(|| TASK_ID.to_owned(), |(pointer, _)| pointer);
                 Err(SubmitError::IdTaken { id: id.to_string(), pointer })
             }
-            Err(Conflict::GroupId(id)) => Err(SubmitError::taken(id.as_str())),
-            Err(Conflict::Replay(answer)) => Err(SubmitError::Replay(answer)),
-            Err(Conflict::KeyReused) => Err(SubmitError::KeyReused),
-            Err(Conflict::Joined(id)) => match contest {
+            Conflict::GroupId(id) => Err(SubmitError::taken(id.as_str())),
+            Conflict::Replay(answer) => Err(SubmitError::Replay(answer)),
+            Conflict::KeyReused => Err(SubmitError::KeyReused),
+            Conflict::Joined(id) => match contest {
                 Some(contest) => self.contested(contest, spare, id).await,
                 None => self.joined(&id).await,
             },
-            Err(Conflict::Limited { key, wait }) => Err(SubmitError::limited(key, wait)),
+            Conflict::Limited { key, wait } => Err(SubmitError::limited(key, wait)),
         }
     }
 

@@ -172,7 +172,8 @@ async fn accepted(
         (None, None) => String::new(),
     };
     if !wait.is_zero() {
-        match edge.gateway.find(&id, wait).await {
+        // Boxed, because most submissions do not wait.
+        match Box::pin(edge.gateway.find(&id, wait)).await {
             Ok(Found::Task(task)) if task.phase.is_final() => {
                 return Ok(applied(Done::<ResultView<'static>>::lent(&ResultView::of(&task)), wait).into());
             }

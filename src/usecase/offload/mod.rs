@@ -48,9 +48,14 @@ impl Gateway {
     /// removes it meanwhile. After the first failure of the store the other arguments stay where they are.
     pub(crate) async fn offload(&self, tasks: &mut Vec<NewTask>, roster: &Roster) -> Kept {
         let is_large = |task: &NewTask| self.large(task).is_some();
-        let Some(store) = self.stores.get(DEFAULT_STORE).filter(|_| tasks.iter().any(is_large)) else {
-            return Kept::new();
-        };
+        match self.stores.get(DEFAULT_STORE).filter(|_| tasks.iter().any(is_large)) {
+            // Boxed, because few submissions have large arguments.
+            Some(store) => Box::pin(self.moved_into(store, tasks, roster)).await,
+            None => Kept::new(),
+        }
+    }
+
+    async fn moved_into(&self, store: &Store, tasks: &mut Vec<NewTask>, roster: &Roster) -> Kept {
         let Ok(workers) = roster.read(&self.ledger).await else { return Kept::new() };
         let limit_of = |task: &NewTask| self.large(task).filter(|_| is_ours_alone(workers, task.queue.as_str()));
         let is_later = |task: &NewTask| task.headers.is_none();
