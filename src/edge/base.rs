@@ -26,6 +26,14 @@ pub fn path(path: &str) -> String {
     format!("{}{path}", base())
 }
 
+/// As [`path`], for a path in pieces.
+pub fn joined<const N: usize>(pieces: [&str; N]) -> String {
+    let mut path = String::with_capacity(base().len() + pieces.iter().map(|piece| piece.len()).sum::<usize>());
+    path.push_str(base());
+    pieces.iter().for_each(|piece| path.push_str(piece));
+    path
+}
+
 /// The router below the base path, and also without it, for proxies that strip the path.
 pub(super) fn mounted(router: Router) -> Router {
     if base().is_empty() {

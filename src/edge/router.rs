@@ -1,15 +1,15 @@
 //! All routes: the same list serves requests and generates the contract, so no route exists without its operation.
 
+use axum::Router;
 use axum::http::{HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Router, middleware as layer};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::base;
-use super::middleware::{cors, guard, observe};
+use super::middleware::layers;
 use super::problem::{Place, Problem, ProblemDocument};
 use super::routes::{
     audit, batch, bulk, canvas, capabilities, catalog, control, dead_letters, docs, events, feed, health, hooks,
@@ -137,7 +137,7 @@ fn guarded(edge: &Edge, more: Router<Edge>) -> Router {
     let pages = docs::swagger_ui();
     #[cfg(feature = "dashboard")]
     let pages = pages.merge(super::routes::dashboard::router());
-    let guarded: Router<Edge> = routes
+    let routes: Router<Edge> = routes
         .route("/problems/", get(problems::list_problems))
         .merge(catalog::router(&edge.catalog))
         .merge(hooks::router(&edge.catalog))
@@ -146,13 +146,8 @@ fn guarded(edge: &Edge, more: Router<Edge>) -> Router {
         .merge(if edge.learns { learned::router() } else { Router::new() })
         .merge(edge.flower.as_deref().map(flower::router).unwrap_or_default())
         .fallback(no_route)
-        .method_not_allowed_fallback(no_method)
-        .layer(layer::from_fn_with_state(edge.clone(), guard::guard));
-    let shared = match cors::layer(&edge.http) {
-        Some(cors) => guarded.layer(cors),
-        None => guarded,
-    };
-    shared.layer(layer::from_fn_with_state(edge.clone(), observe::observe)).with_state(edge.clone())
+        .method_not_allowed_fallback(no_method);
+    layers::around(edge, routes).with_state(edge.clone())
 }
 
 async fn no_route() -> Problem {

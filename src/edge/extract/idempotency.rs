@@ -1,14 +1,14 @@
 //! `Idempotency-Key`: makes it safe to repeat a POST.
 
 use axum::extract::FromRequestParts;
-use axum::http::Method;
 use axum::http::request::Parts;
+use axum::http::{HeaderName, Method};
 use sha2::{Digest, Sha256};
 
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
 
-const HEADER: &str = "idempotency-key";
+static HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 const MAX_CHARS: usize = 255;
 
 /// The key, if the client sent one, with the rest of what identifies the request besides its body.
@@ -23,7 +23,7 @@ impl<S: Sync> FromRequestParts<S> for Repeatable {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let key = parts.headers.get(HEADER).map(|value| value.to_str().map(str::to_owned).unwrap_or_default());
+        let key = parts.headers.get(&HEADER).map(|value| value.to_str().map(str::to_owned).unwrap_or_default());
         let is_valid = |key: &String| {
             (1..=MAX_CHARS).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
         };

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
 
 use crate::edge::problem::Problem;
 use crate::edge::slugs;
 use crate::edge::state::Edge;
+
+static PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// How long to wait for the end of the task; zero without `wait`. Never longer than `limits.wait`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,7 +32,7 @@ impl FromRequestParts<Edge> for Prefer {
 /// # Errors
 /// When it is not a number of seconds.
 pub fn wanted(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
-    for value in headers.get_all("prefer") {
+    for value in headers.get_all(&PREFER) {
         let refused = || {
             Problem::new(&slugs::INVALID_HEADER)
                 .detail("Prefer: wait must be a whole number of seconds, such as wait=10")

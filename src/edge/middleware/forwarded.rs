@@ -38,6 +38,9 @@ pub fn note(edge: &Edge, request: &mut Request) {
 fn client(trusted: &[Network], peer: Peer, headers: &HeaderMap) -> Client {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = Client { address: Some(peer.address.ip().to_canonical()), is_https: peer.is_tls, host: None };
+    if !client.address.is_some_and(is_trusted) {
+        return client;
+    }
     let mut said = hops(headers);
     while client.address.is_some_and(is_trusted) {
         let Some(hop) = said.pop() else { break };

@@ -20,17 +20,22 @@ use runtime::clock;
 
 /// Refuses callers that may not call, and ends handlers that do not answer in time.
 pub async fn guard(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    guarded(&edge, request, next).await
+}
+
+/// As [`guard`], below another layer's function.
+pub async fn guarded(edge: &Edge, request: Request, next: Next) -> Response {
     if is_too_large(&request, edge.http.max_header) {
         return Problem::new(&slugs::HEADERS_TOO_LARGE).into_response();
     }
     if let Err(problem) = is_well_formed(&request) {
         return problem.into_response();
     }
-    if let Some(refusal) = reader::refusal(&edge, &request) {
+    if let Some(refusal) = reader::refusal(edge, &request) {
         return refusal;
     }
-    let Some(patience) = patience::of(&edge, &request) else { return admit(&edge, request, next).await };
-    match tokio::time::timeout(patience, admit(&edge, request, next)).await {
+    let Some(patience) = patience::of(edge, &request) else { return admit(edge, request, next).await };
+    match tokio::time::timeout(patience, admit(edge, request, next)).await {
         Ok(response) => response,
         Err(_) => Problem::new(&slugs::OVERLOADED).retry_after(Duration::from_secs(1)).into_response(),
     }
@@ -61,7 +66,7 @@ fn is_too_large(request: &Request, most: usize) -> bool {
 /// Ends a waiting request when its token is revoked, like a stream.
 async fn while_valid(request: Request, next: Next) -> Response {
     let waits = wanted_wait(request.headers()).ok().flatten().is_some_and(|wait| !wait.is_zero());
-    let identity = request.extensions().get::<Identity>().cloned().filter(|identity| waits && identity.id().is_some());
+    let identity = request.extensions().get::<Identity>().filter(|identity| waits && identity.id().is_some()).cloned();
     let Some(identity) = identity else { return next.run(request).await };
     let expiry = identity.expires_at().map(|at| at.since(clock::now()));
     let ended = identity.ended();
@@ -86,7 +91,7 @@ async fn admit(edge: &Edge, mut request: Request, next: Next) -> Response {
         Err(Denied { problem, identity }) => {
             // A refused caller is recorded in the audit log; unknown callers are not, because their number is unbounded.
             return match identity.and_then(|identity| audit::act(edge, &request, &identity)) {
-                Some(act) => audit::refused(edge, act, *problem).await,
+                Some(act) => Box::pin(audit::refused(edge, act, *problem)).await,
                 None => problem.into_response(),
             };
         }
@@ -97,9 +102,10 @@ async fn admit(edge: &Edge, mut request: Request, next: Next) -> Response {
     let refusal = verdict.as_ref().and_then(throttle::refusal).or_else(|| origin::check_request(edge, &request).err());
     let mut response = match (refusal, act) {
         (Some(problem), None) => problem.into_response(),
-        (Some(problem), Some(act)) => audit::refused(edge, act, problem).await,
+        // Boxed, because few requests are acts, and all of them would carry the memory.
+        (Some(problem), Some(act)) => Box::pin(audit::refused(edge, act, problem)).await,
         (None, None) => while_valid(request, next).await,
-        (None, Some(act)) => audit::carried_out(edge, act, request, next).await,
+        (None, Some(act)) => Box::pin(audit::carried_out(edge, act, request, next)).await,
     };
     if let Some(verdict) = verdict {
         throttle::announce(response.headers_mut(), &verdict);

@@ -3,9 +3,10 @@
 pub mod audit;
 pub mod authenticate;
 mod compress;
-pub mod cors;
+mod cors;
 pub mod forwarded;
 pub mod guard;
+pub mod layers;
 pub mod meters;
 pub mod observe;
 mod origin;

@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -33,34 +33,42 @@ const MAX_ID: usize = 128;
 const PROBLEM: &str = "application/problem+json";
 
 /// Wraps a request.
-pub async fn observe(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+pub async fn observe(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    observed(&edge, request, |request| next.run(request)).await
+}
+
+/// Wraps a request that `answered` answers.
+pub async fn observed<F: Future<Output = Response>>(
+    edge: &Edge,
+    mut request: Request,
+    answered: impl FnOnce(Request) -> F,
+) -> Response {
     let started = Instant::now();
-    forwarded::note(&edge, &mut request);
+    forwarded::note(edge, &mut request);
     let id = request_id(&request);
     request.headers_mut().insert(&REQUEST_ID, id.clone());
-    let method = request.method().clone();
-    let path = base::path(request.uri().path());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let client = request.extensions().get::<Client>().and_then(|client| client.address);
-    let route =
-        request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("none", MatchedPath::as_str);
     let encodings = request.headers().get(header::ACCEPT_ENCODING).cloned();
-    let span = begin(&edge, &route, &mut request);
-    let (request, left) = unread::watch(&edge, request);
-    let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let span = begin(edge, route, &mut request);
+    let (request, left) = unread::watch(edge, request);
+    let outcome = AssertUnwindSafe(answered(request)).catch_unwind().await;
     let response = outcome.unwrap_or_else(|panic| broken(&panic));
-    let (mut response, cause) = settled(response, &path);
+    let (mut response, cause) = settled(response, &uri);
     response.headers_mut().insert(&REQUEST_ID, id.clone());
     response.headers_mut().insert(&VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
-    shield::cover(&route, response.headers_mut());
-    reader::announce_lag(&edge, response.headers_mut());
+    shield::cover(route, response.headers_mut());
+    reader::announce_lag(edge, response.headers_mut());
     unread::announce(left, &mut response);
     let seconds = started.elapsed().as_secs_f64();
     if let Some(span) = span {
-        end(&edge, span, &method, &route, response.status());
+        end(edge, span, &method, route, response.status());
     }
-    edge.meters.note(&method, &route, response.status(), seconds);
-    let asked = Asked { method: &method, path: &path, client, id: id.to_str().unwrap_or_default() };
-    log(&edge, &asked, &response, cause, seconds);
+    edge.meters.note(&method, route, response.status(), seconds);
+    let asked = Asked { method: &method, uri: &uri, client, id: id.to_str().unwrap_or_default() };
+    log(edge, &asked, response.status().as_u16(), cause, seconds);
     // Compression comes last, because problems are rewritten above.
     if edge.http.compression { compress::compressed(encodings, response).await } else { response }
 }
@@ -106,7 +114,7 @@ fn broken(panic: &(dyn std::any::Any + Send)) -> Response {
 }
 
 /// Turns every refusal into a document with the request's path, and returns the cause for the log.
-fn settled(response: Response, path: &str) -> (Response, Option<String>) {
+fn settled(response: Response, uri: &Uri) -> (Response, Option<String>) {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return (response, None);
@@ -120,7 +128,7 @@ fn settled(response: Response, path: &str) -> (Response, Option<String>) {
         }
         None => Problem::new(slugs::of_status(status)),
     };
-    let mut rendered = problem.render(Some(path));
+    let mut rendered = problem.render(Some(&base::path(uri.path())));
     for (name, value) in response.headers() {
         if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH && !rendered.headers().contains_key(name) {
             rendered.headers_mut().insert(name.clone(), value.clone());
@@ -132,21 +140,24 @@ fn settled(response: Response, path: &str) -> (Response, Option<String>) {
 /// The fields of a request's log line.
 struct Asked<'a> {
     method: &'a Method,
-    path: &'a str,
+    uri: &'a Uri,
     client: Option<IpAddr>,
     id: &'a str,
 }
 
-fn log(edge: &Edge, asked: &Asked<'_>, response: &Response, cause: Option<String>, seconds: f64) {
-    let status = response.status().as_u16();
+fn log(edge: &Edge, asked: &Asked<'_>, status: u16, cause: Option<String>, seconds: f64) {
+    if status < 500 && !edge.http.access_log {
+        return;
+    }
     let duration_ms = (seconds * 1e6).round() / 1e3;
-    let Asked { method, path, client, id } = asked;
+    let Asked { method, uri, client, id } = asked;
+    let path = base::path(uri.path());
     let client = client.map(|address| address.to_string()).unwrap_or_default();
     // A probe asks whether the gateway is ready: "not yet" is no error, and what is missing has its own log line.
     if status >= 500 && !path.ends_with("/readyz") {
         let cause = cause.unwrap_or_default();
         warn!(request.id = %id, http.status = status, client.address = %client, duration_ms, cause, "{method} {path} was answered {status}: {cause}");
-    } else if edge.http.access_log {
+    } else {
         info!(request.id = %id, http.status = status, client.address = %client, duration_ms, "{method} {path} was answered {status}");
     }
 }

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use axum::extract::Request;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, header};
 
 use super::forwarded::Client;
@@ -20,8 +21,7 @@ pub fn check_request(edge: &Edge, request: &Request) -> Result<(), Problem> {
     if edge.auth != Auth::None || PROBES.contains(&request.uri().path()) {
         return Ok(());
     }
-    let authority = host(request);
-    let authority = check_host(&edge.http, authority.as_deref())?;
+    let authority = check_host(&edge.http, host(request))?;
     match *request.method() {
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE => Ok(()),
         _ => check_origin(&edge.http, authority, request.headers()),
@@ -29,10 +29,10 @@ pub fn check_request(edge: &Edge, request: &Request) -> Result<(), Problem> {
 }
 
 /// The host that the request is addressed to: from a trusted proxy, else `Host`, else (in HTTP/2) the URI's authority.
-fn host(request: &Request) -> Option<String> {
-    let forwarded = request.extensions().get::<Client>().and_then(|client| client.host.clone());
-    let given = || request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    forwarded.or_else(given).or_else(|| request.uri().authority().map(|authority| authority.as_str().to_owned()))
+fn host(request: &Request) -> Option<&str> {
+    let forwarded = request.extensions().get::<Client>().and_then(|client| client.host.as_deref());
+    let given = || request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    forwarded.or_else(given).or_else(|| request.uri().authority().map(Authority::as_str))
 }
 
 /// Checks the host. Otherwise a page of another site whose name is made to point here (DNS rebinding) could read everything.
@@ -59,7 +59,7 @@ fn check_origin(http: &config::Http, authority: &str, headers: &HeaderMap) -> Re
 
 fn is_ours(http: &config::Http, host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
-        || host.to_ascii_lowercase().ends_with(".localhost")
+        || host.rsplit_once('.').is_some_and(|(_, top)| top.eq_ignore_ascii_case("localhost"))
         || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
         || http.hosts.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(host))
 }

@@ -29,9 +29,9 @@ impl LinksView {
     pub fn task(id: &str) -> Self {
         let id = encoded(id);
         Self {
-            this: base::path(&format!("/v1/tasks/{id}")),
-            result: base::path(&format!("/result/{id}")),
-            events: base::path(&format!("/v1/tasks/{id}/events")),
+            this: base::joined(["/v1/tasks/", &id]),
+            result: base::joined(["/result/", &id]),
+            events: base::joined(["/v1/tasks/", &id, "/events"]),
         }
     }
 
@@ -39,9 +39,9 @@ impl LinksView {
     pub fn group(id: &str) -> Self {
         let id = encoded(id);
         Self {
-            this: base::path(&format!("/result/{id}")),
-            result: base::path(&format!("/result/{id}")),
-            events: base::path(&format!("/v1/tasks/{id}/events")),
+            this: base::joined(["/result/", &id]),
+            result: base::joined(["/result/", &id]),
+            events: base::joined(["/v1/tasks/", &id, "/events"]),
         }
     }
 }
