@@ -9,10 +9,10 @@
 //! nobody with a single task waits behind them. Its rows are made on a thread of its own, so that other requests are answered meanwhile.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use metrics::histogram;
+use metrics::{Histogram, histogram};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,9 @@ const CROWD: usize = 8;
 const GATHER: Duration = Duration::from_millis(1);
 /// and not longer than this after the last that came.
 const QUIET: Duration = Duration::from_micros(100);
+
+/// Looked up once, because every submission records into it.
+static SUBMIT_SECONDS: LazyLock<Histogram> = LazyLock::new(|| histogram!("taskgate_submit_seconds"));
 
 struct Request {
     submission: Submission,
@@ -86,7 +89,7 @@ impl Handle {
         };
         let started = Instant::now();
         let outcome = tokio::time::timeout(PATIENCE, work).await.map_err(|_| CommitError::TimedOut)?;
-        histogram!("taskgate_submit_seconds").record(started.elapsed().as_secs_f64());
+        SUBMIT_SECONDS.record(started.elapsed().as_secs_f64());
         outcome
     }
 }
