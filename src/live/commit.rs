@@ -277,6 +277,7 @@ pub fn outgoing(submission: Submission, inserted: &Inserted) -> Vec<Outgoing> {
                 headers,
                 body,
                 accepted_at: at,
+                direct: true,
                 expires_at,
                 groups: Arc::clone(of_canvas.get(&root_id).unwrap_or(&none)),
             })

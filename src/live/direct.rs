@@ -4,13 +4,15 @@
 //! over the outbox takes it in. A caller with many tasks waits here
 //! until there is room.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use celery::task::TaskId;
 use ledger::Outgoing;
 
 /// Messages in one pass of the relay, direct or from the outbox.
@@ -21,6 +23,8 @@ pub const DIRECT_DEADLINE: Duration = Duration::from_secs(30);
 const DIRECT_CAPACITY: usize = 32_768;
 /// Maximum number of offers on the direct path. Each holds the tasks of one commit.
 const DIRECT_OFFERS: usize = 4_096;
+/// Remembered tasks that were not pushed. Only those of the first seconds after a failure matter.
+const UNPUSHED: usize = 20_000;
 
 /// State shared by the handle and the relay.
 #[derive(Default)]
@@ -38,6 +42,30 @@ pub struct Shared {
     pub backlog: AtomicI64,
     /// Outbox rows published per second in the last passes, times 1,000.
     pub drain_rate: AtomicI64,
+    pub unpushed: Unpushed,
+}
+
+/// Tasks that this process accepted and certainly did not push: a pass that finds them knows that no message of theirs was lost. The first
+/// ones since the direct path was closed.
+#[derive(Default)]
+pub struct Unpushed(Mutex<HashSet<TaskId>>);
+
+impl Unpushed {
+    pub fn note(&self, rows: &[Outgoing]) {
+        let mut ids = self.0.lock().expect("nothing panics under this lock");
+        let room = UNPUSHED.saturating_sub(ids.len());
+        ids.extend(rows.iter().take(room).map(|row| row.id.clone()));
+    }
+
+    pub fn remove_from(&self, rows: &mut Vec<&Outgoing>) {
+        let ids = self.0.lock().expect("nothing panics under this lock");
+        rows.retain(|row| !ids.contains(&row.id));
+    }
+
+    /// Everything that was accepted until now is published.
+    pub fn clear(&self) {
+        self.0.lock().expect("nothing panics under this lock").clear();
+    }
 }
 
 impl Shared {
@@ -71,13 +99,19 @@ impl Handle {
             return;
         }
         if !self.shared.direct.load(Ordering::Acquire) {
+            self.shared.unpushed.note(&batch);
             // They wait for a pass. Counting them here keeps the backlog limit between two counts in the ledger.
             self.shared.backlog.fetch_add(i64::try_from(batch.len()).unwrap_or(0), Ordering::Relaxed);
             return;
         }
         let tasks = batch.len();
         let offered = self.shared.offered.fetch_add(tasks, Ordering::AcqRel) + tasks;
-        if offered > DIRECT_CAPACITY || self.direct.try_send(batch).is_err() {
+        let refused = match offered > DIRECT_CAPACITY {
+            true => Some(batch),
+            false => self.direct.try_send(batch).err().map(mpsc::error::TrySendError::into_inner),
+        };
+        if let Some(batch) = refused {
+            self.shared.unpushed.note(&batch);
             self.shared.offered.fetch_sub(tasks, Ordering::AcqRel);
             self.shared.direct.store(false, Ordering::Release);
             self.shared.wake.notify_one();
@@ -133,6 +167,7 @@ pub(crate) fn sample(id: &str) -> Outgoing {
         headers: String::new(),
         body: String::new(),
         accepted_at: runtime::clock::Time(0),
+        direct: true,
         expires_at: None,
         groups: Arc::default(),
     }
@@ -163,6 +198,24 @@ mod tests {
         assert_eq!(offers.try_recv().map(|offer| offer.len()), Ok(DIRECT_CAPACITY));
         assert!(offers.try_recv().is_err(), "the other one is left to the outbox");
         assert_eq!(handle.shared.offered.load(Ordering::Acquire), DIRECT_CAPACITY, "and does not count");
+    }
+
+    #[test]
+    fn what_is_not_taken_is_known_as_unpushed_until_the_outbox_is_empty() {
+        let (closed, _offers) = Handle::open();
+        closed.offer(tasks(2));
+        let (pushed, unpushed) = (sample("pushed"), sample("t"));
+        let mut rows = vec![&pushed, &unpushed];
+        closed.shared.unpushed.remove_from(&mut rows);
+        assert_eq!(rows.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["pushed"]);
+        closed.shared.unpushed.clear();
+        let mut rows = vec![&unpushed];
+        closed.shared.unpushed.remove_from(&mut rows);
+        assert_eq!(rows.len(), 1);
+        let (open, _offers) = open();
+        open.offer(tasks(DIRECT_CAPACITY + 1));
+        open.shared.unpushed.remove_from(&mut rows);
+        assert_eq!(rows.len(), 0);
     }
 
     #[tokio::test]

@@ -168,3 +168,56 @@ async fn what_a_crash_of_postgresql_brings_back_is_not_published_twice() {
     assert!(accepted.iter().all(|id| counts.contains_key(id)), "{}", gateway.log());
     assert!(gateway.log().contains(UNDONE), "no crash has undone anything");
 }
+
+/// The marker of a push is lost with Redis's data, and so is the replica that knew of the push: the second publication is told all the same.
+#[tokio::test]
+async fn what_a_dead_replica_pushed_before_redis_was_emptied_is_told_as_queued_again() {
+    let redis = Redis::start(RedisOptions::default());
+    let database = postgres::cluster().migrated_database();
+    let config = "[sweeper]\nperiod = '1s'\ngrace = '700ms'\n";
+    let other = Gateway::serve(&database, &redis.url(0), &redis.url(1), config);
+    let http = other.http();
+    eventually("the other gateway knows Redis's data", async || {
+        redis.command::<Option<String>>(0, &["GET", "taskgate.life"])
+    })
+    .await;
+    let port = ports::free();
+    let config = gateway::config(port, &database, &redis.url(0), &redis.url(1), config);
+    let mut dying = Gateway::start(&["serve"], port, Some(&config), &[("TASKGATE_CRASH_AT", "after_push:3")]);
+    dying.wait_until_ready();
+    submit_until_death(&mut dying).await;
+    // Some of these are recorded as published, and some are not.
+    let pushed = messages(&redis);
+    redis.command::<String>(0, &["FLUSHALL"]);
+    assert!(!pushed.is_empty());
+    for id in &pushed {
+        eventually(&format!("{id} is told as queued again"), async || {
+            let path = format!("/v1/tasks/{id}/events");
+            let history = http.get_with(&path, &[("accept", "application/json")]).await.expect(200);
+            history.to_string().contains("queued again").then_some(())
+        })
+        .await;
+    }
+}
+
+/// What was only accepted while Redis was away is published for the first time.
+#[tokio::test]
+async fn what_was_accepted_while_redis_was_away_is_not_told_as_queued_again() {
+    let mut redis = Redis::start(RedisOptions::default());
+    let gateway = Gateway::serve(&postgres::cluster().migrated_database(), &redis.url(0), &redis.url(1), "");
+    submit_some(&gateway).await;
+    redis.kill();
+    // The first ones find out that Redis is away.
+    submit_some(&gateway).await;
+    let accepted = submit_some(&gateway).await;
+    redis.restart();
+    for id in &accepted {
+        let path = format!("/v1/tasks/{id}/events");
+        let history = eventually("it is queued", async || {
+            let history = gateway.http().get_with(&path, &[("accept", "application/json")]).await.expect(200);
+            history.to_string().contains("\"queued\"").then_some(history)
+        })
+        .await;
+        assert!(!history.to_string().contains("queued again"), "{history}");
+    }
+}

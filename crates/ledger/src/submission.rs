@@ -200,6 +200,8 @@ pub struct Outgoing {
     pub headers: String,
     pub body: String,
     pub accepted_at: Time,
+    /// Whether the replica that accepted it may have pushed it already, without a pass over the outbox.
+    pub direct: bool,
     pub expires_at: Option<Time>,
     /// Groups of the same canvas (same `root_id`) whose chord size or structure must be in the backend before the push. Empty for a
     /// single task.

@@ -12,6 +12,7 @@
 
 mod attempts;
 mod bookkeeping;
+mod lives;
 mod next;
 mod push;
 mod unfit;
@@ -81,7 +82,7 @@ impl Relay {
     ) -> (Self, Handle) {
         let (handle, direct) = Handle::open();
         let shared = Arc::clone(&handle.shared);
-        let pusher = Arc::new(Pusher::new(broker, backend, paces, windows));
+        let pusher = Arc::new(Pusher::new(broker, backend, paces, windows, Arc::clone(&shared)));
         let bookkeeping = Bookkeeping::new();
         (
             Self {
@@ -184,6 +185,7 @@ impl Relay {
     /// its end, what it found may be theirs, and their wake-up is on the way.
     async fn pass(&mut self, settled: Option<u64>, backoff: &mut Backoff) -> Next {
         self.write_down().await;
+        self.watch_life().await;
         let drained = self.drain_all().await;
         let is_missed = settled.is_some() && settled == self.hub.settled();
         self.shared.is_stuck.store(drained.is_err(), Ordering::Release);
@@ -204,6 +206,13 @@ impl Relay {
                 }
                 Next::after(backoff.pause())
             }
+        }
+    }
+
+    /// A loss of Redis's data must be noticed soon, also while the ledger does not answer. A Redis that is down is asked again.
+    async fn watch_life(&mut self) {
+        if self.life_seen.is_none_or(|at| at.elapsed() >= PERIOD) && self.pusher.see_life().await.is_ok() {
+            self.life_seen = Some(Instant::now());
         }
     }
 
@@ -228,8 +237,9 @@ impl Relay {
         let opened = clock::now();
         self.shared.direct.store(true, Ordering::Release);
         let emptied = self.drain_while(1, || clock::now().since(opened), rounds).await;
-        if emptied.is_err() {
-            self.shared.direct.store(false, Ordering::Release);
+        match emptied {
+            Ok(()) => self.shared.unpushed.clear(),
+            Err(_) => self.shared.direct.store(false, Ordering::Release),
         }
         emptied
     }
@@ -272,28 +282,24 @@ impl Relay {
     /// they may have been published twice.
     async fn settle_attempts(&mut self) -> Result<(), Trouble> {
         let ids = self.pusher.attempts().ids();
-        if ids.is_empty() && self.life_seen.is_some_and(|at| at.elapsed() < PERIOD) {
+        // Redis may be down: the next pass asks again.
+        if ids.is_empty() || self.pusher.see_life().await.is_err() {
             return Ok(());
         }
-        if let Some(lists) = self.pusher.broker.lists() {
-            // Redis may be down: the next pass asks again.
-            let Ok(life) = lists.life(&clock::random_id().to_string()).await else { return Ok(()) };
-            self.pusher.attempts().see(life);
-        }
-        self.life_seen = Some(Instant::now());
         for chunk in ids.chunks(BATCH) {
             let tasks = self.ledger.standing(chunk).await?;
             let waits = |id: &&TaskId| tasks.iter().any(|task| task.id == **id && task.phase.is_ours());
             let gone: Vec<TaskId> = chunk.iter().filter(|id| !waits(id)).cloned().collect();
             let (twice, word) = {
-                let mut attempts = self.pusher.attempts();
-                (attempts.close(&gone), attempts.word())
+                let attempts = self.pusher.attempts();
+                (attempts.twice(&gone), attempts.word())
             };
             if !twice.is_empty() {
+                self.hub.publish(&self.ledger.remark(&twice, word, clock::now()).await?);
                 warn!("{} tasks may have been published twice", twice.len());
                 counter!("taskgate_redeliveries_total").increment(twice.len() as u64);
-                self.hub.publish(&self.ledger.remark(&twice, word, clock::now()).await?);
             }
+            self.pusher.attempts().close(&gone);
         }
         Ok(())
     }
@@ -324,13 +330,17 @@ impl Relay {
     /// Pushes what was just committed. Whatever goes wrong, the ledger still has it as accepted.
     async fn push_direct(&mut self, chunk: &[Outgoing]) {
         if !self.shared.direct.load(Ordering::Acquire) {
+            self.shared.unpushed.note(chunk);
             return;
         }
         let pushed = self.push_chunk(chunk).await;
         match &pushed {
             Ok(()) => self.pusher.attempts().pushed(),
             Err(error) if error.outcome_unknown() => self.pusher.attempts().keep(),
-            Err(_) => self.pusher.attempts().end(),
+            Err(_) => {
+                self.shared.unpushed.note(chunk);
+                self.pusher.attempts().end();
+            }
         }
         match pushed {
             Ok(()) if self.bookkeeping.is_due() => self.write_down().await,
@@ -350,6 +360,7 @@ impl Relay {
         let Some(oldest) = chunk.iter().map(|row| row.accepted_at).min() else { return Ok(()) };
         let pushes = self.pusher.pushes(chunk);
         self.pusher.prepare(chunk).await?;
+        self.pusher.see_first_life().await?;
         self.pusher.attempts().begin(chunk);
         let outcomes = self.pusher.publish(&pushes, Some(oldest.plus(DIRECT_DEADLINE))).await?;
         let refused = self.pusher.refused(chunk, &outcomes);

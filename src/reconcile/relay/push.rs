@@ -1,8 +1,8 @@
 //! Pushes rows into lists in Redis, for both paths of the relay.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +13,9 @@ use tracing::{debug, info, warn};
 
 use super::Paces;
 use super::attempts::Attempts;
+use super::lives;
 use super::unfit::Unfit;
+use crate::live::direct::Shared;
 use crate::live::windows::Windows;
 use broker::backend::ResultBackend;
 use broker::{Broker, Push, Pushed, Target};
@@ -44,6 +46,7 @@ pub(super) struct Pusher {
     backend: ResultBackend,
     paces: Paces,
     windows: Windows,
+    shared: Arc<Shared>,
     markers: Mutex<Markers>,
     attempts: std::sync::Mutex<Attempts>,
     unfit: std::sync::Mutex<Unfit>,
@@ -96,13 +99,14 @@ impl Markers {
 }
 
 impl Pusher {
-    pub fn new(broker: Broker, backend: ResultBackend, paces: Paces, windows: Windows) -> Self {
+    pub fn new(broker: Broker, backend: ResultBackend, paces: Paces, windows: Windows, shared: Arc<Shared>) -> Self {
         Self {
             attempts: std::sync::Mutex::new(Attempts::new(broker.lists().is_some())),
             broker,
             backend,
             paces,
             windows,
+            shared,
             markers: Mutex::default(),
             unfit: std::sync::Mutex::default(),
             has_failed: AtomicBool::new(false),
@@ -182,11 +186,56 @@ impl Pusher {
         }
     }
 
+    /// Reads which incarnation of its data Redis has.
+    pub async fn see_life(&self) -> Result<(), broker::Error> {
+        let Some(lists) = self.broker.lists() else { return Ok(()) };
+        let life = lists.life(&lives::new_name()).await?;
+        self.attempts().see(life, clock::now());
+        Ok(())
+    }
+
+    /// An attempt is remembered with the incarnation of Redis's data, so that must be known before the first one.
+    pub async fn see_first_life(&self) -> Result<(), broker::Error> {
+        let has_seen = self.attempts().has_seen_life();
+        if has_seen { Ok(()) } else { self.see_life().await }
+    }
+
+    /// The tasks that a replica may have pushed before Redis lost its data, and that no attempt is known of: their replica may be dead, or a
+    /// crash of PostgreSQL has undone the record.
+    async fn suspect_left_behind(&self, batch: &[Outgoing]) -> Result<Vec<TaskId>, broker::Error> {
+        self.see_first_life().await?;
+        let mut left: Vec<&Outgoing> = batch.iter().filter(|row| row.direct).collect();
+        self.shared.unpushed.remove_from(&mut left);
+        if left.is_empty() || self.broker.lists().is_none() {
+            return Ok(Vec::new());
+        }
+        self.see_life().await?;
+        Ok(self.attempts().suspect_left_behind(&left))
+    }
+
+    /// Drops suspects whose message stands in the present data: it is the first one.
+    fn acquit(&self, suspects: &[TaskId], batch: &[Outgoing], outcomes: &[Pushed]) {
+        if suspects.is_empty() {
+            return;
+        }
+        let mut outcomes = outcomes.iter();
+        let mut stands = |row: &&Outgoing| {
+            // All outcomes of the row are read, whatever the first one is.
+            let before = outcomes.by_ref().take(messages_of(row)).filter(|outcome| **outcome == Pushed::Before).count();
+            before == messages_of(row)
+        };
+        let standing: HashSet<&TaskId> = batch.iter().filter(|row| stands(row)).map(|row| &row.id).collect();
+        let acquitted: Vec<TaskId> = suspects.iter().filter(|id| standing.contains(id)).cloned().collect();
+        self.attempts().close(&acquitted);
+    }
+
     async fn carry_all(&self, batch: &[Outgoing]) -> Result<Vec<i64>, broker::Error> {
         self.prepare(batch).await?;
         let pushes = self.pushes(batch);
+        let suspects = self.suspect_left_behind(batch).await?;
         self.attempts().begin(batch);
         let outcomes = self.publish(&pushes, None).await?;
+        self.acquit(&suspects, batch, &outcomes);
         let refused = self.refused(batch, &outcomes);
         let repeated = outcomes.iter().filter(|outcome| **outcome == Pushed::Before).count();
         if repeated > 0 {

@@ -37,9 +37,13 @@ pub enum Epoch {
 }
 
 impl Broker {
-    /// The name of the present incarnation of Redis's data; `new` becomes the name if it has none yet.
+    /// The name of the present incarnation of Redis's data; `new` becomes the name if it has none yet. A Redis that refuses writes
+    /// tells the name all the same, if it has one.
     pub async fn life(&self, new: &str) -> Result<String, Error> {
         let key = self.keys.prefixed("taskgate.life");
+        if let Some(found) = self.link.call::<Option<String>>(redis::cmd("GET").arg(&key)).await? {
+            return Ok(found);
+        }
         let mut pipeline = redis::pipe();
         pipeline.cmd("SET").arg(&key).arg(new).arg("NX").ignore();
         pipeline.cmd("GET").arg(&key);

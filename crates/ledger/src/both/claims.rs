@@ -18,6 +18,8 @@ pub(super) struct Claimed {
     pub accepted_at: Time,
     pub gate: Option<String>,
     pub gate_max: Option<i32>,
+    /// See [`crate::Outgoing::direct`].
+    pub direct: bool,
 }
 
 /// Claims rows: first those picked from lines, in that order; then those that wait longest at open gates, and due ones, by acceptance.
@@ -37,11 +39,13 @@ pub(super) async fn claim(
     rows.extend(sqlx::query(DUE).bind(now.0).bind(now.minus(settle).0).bind(limit).fetch_all(&mut **tx).await?);
     let mut seen = HashSet::new();
     let claimed = |row: &AdapterRow| {
+        let (accepted_at, wake_at): (i64, i64) = (row.try_get(1)?, row.try_get(4)?);
         Ok(Claimed {
             task_no: row.try_get(0)?,
-            accepted_at: Time(row.try_get(1)?),
+            accepted_at: Time(accepted_at),
             gate: row.try_get(2)?,
             gate_max: row.try_get(3)?,
+            direct: wake_at == accepted_at,
         })
     };
     let mut claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, Error>>()?;

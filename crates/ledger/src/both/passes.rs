@@ -102,11 +102,12 @@ impl Decided {
         }
         let mut messages = outbox_rows::messages(tx, due).await?;
         let mut canvases = groups::of_canvases(tx, due).await?;
-        let accepted: HashMap<i64, Time> = self.claimed.iter().map(|row| (row.task_no, row.accepted_at)).collect();
+        let claimed: HashMap<i64, &Claimed> = self.claimed.iter().map(|row| (row.task_no, row)).collect();
         let alone: Arc<[NewGroup]> = Arc::from([]);
         let outgoing = |task: &Task| {
             let (headers, body) = messages.remove(&task.no).ok_or_else(|| corrupt(task, "message"))?;
             let groups = task.root_id.as_ref().and_then(|root| canvases.get_mut(root));
+            let row = claimed.get(&task.no);
             Ok(Outgoing {
                 no: task.no,
                 id: task.id.clone(),
@@ -118,7 +119,8 @@ impl Decided {
                 delivery: task.delivery,
                 headers: headers.ok_or_else(|| corrupt(task, "headers"))?,
                 body: body.ok_or_else(|| corrupt(task, "body"))?,
-                accepted_at: accepted.get(&task.no).copied().unwrap_or(task.submitted_at),
+                accepted_at: row.map_or(task.submitted_at, |row| row.accepted_at),
+                direct: row.is_some_and(|row| row.direct),
                 expires_at: task.expires_at,
                 groups: groups.map_or_else(|| alone.clone(), |groups| groups.clone()),
             })

@@ -25,11 +25,11 @@ statements! {
     /// Allows only one pass at a time, over all replicas.
     ALONE = "select pg_try_advisory_xact_lock(7310319, 1)";
     /// `$1` now, `$2` accepted before, `$3` limit. `$2` does not apply to tasks that were held at first, because no replica publishes them directly.
-    DUE = "select task_no, accepted_at, gate, gate_max from taskgate.outbox \
+    DUE = "select task_no, accepted_at, gate, gate_max, wake_at from taskgate.outbox \
          where wake_at <= $1 and (accepted_at <= $2 or wake_at > accepted_at) order by wake_at, task_no limit $3 \
          for update skip locked";
     /// As [`DUE`], for these rows.
-    THESE = "select task_no, accepted_at, gate, gate_max from taskgate.outbox \
+    THESE = "select task_no, accepted_at, gate, gate_max, wake_at from taskgate.outbox \
          where task_no = any($1) order by task_no for update skip locked";
     TASKS = concat!(
         "select ",

@@ -36,10 +36,10 @@ statements! {
         " from event e join task t on t.task_no = e.task_no where e.feed > $1 order by e.feed"
     );
     /// `$1` now, `$2` accepted before, `$3` limit. `$2` does not apply to tasks that were held at first, because they are not published directly.
-    DUE = "select task_no, accepted_at, gate, gate_max from outbox \
+    DUE = "select task_no, accepted_at, gate, gate_max, wake_at from outbox \
          where wake_at <= $1 and (accepted_at <= $2 or wake_at > accepted_at) order by wake_at, task_no limit $3";
     /// As [`DUE`], for these rows.
-    THESE = "select task_no, accepted_at, gate, gate_max from outbox \
+    THESE = "select task_no, accepted_at, gate, gate_max, wake_at from outbox \
          where task_no in (select value from json_each($1)) order by task_no";
     TASKS = concat!(
         "select ",
