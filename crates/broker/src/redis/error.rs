@@ -1,5 +1,21 @@
 //! Errors of brokers and result backends.
 
+/// Answers of Redis that tell of its state, and not of the command: the same command succeeds later. It starts, is a replica or has too few of
+/// them, misses its primary or a part of its cluster, runs another script, cannot save its data, or is out of memory.
+const STATES: [&str; 11] = [
+    "LOADING",
+    "READONLY",
+    "NOREPLICAS",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "BUSY",
+    "UNKILLABLE",
+    "NOSCRIPT",
+    "MISCONF",
+    "OOM",
+];
+
 /// The error type of all brokers and result backends.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -60,13 +76,13 @@ impl Error {
         matches!(self, Self::Redis(error) if error.code() == Some("WRONGTYPE"))
     }
 
-    /// Whether Redis understood and refused the command, so that a retry helps only after a change of Redis. False while it starts or
-    /// changes roles.
+    /// Whether the broker understood this command and refused it for what it asks: a key has another type, a user may not do it. Repeating
+    /// it does not help. A state of the server is no refusal, see [`STATES`].
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Redis(error) => error.code().is_some_and(|code| {
-                !["LOADING", "BUSY", "READONLY", "MASTERDOWN", "TRYAGAIN", "NOSCRIPT"].contains(&code)
-            }),
+            Self::Redis(error) => {
+                error.code().is_some_and(|code| !STATES.contains(&code)) && !is_state_in_script(error)
+            }
             // A node that stops, or that has trouble itself, is no refusal.
             Self::Refused { code, .. } => !matches!(code, 320 | 541),
             Self::Url(_) | Self::Unexpected(_) | Self::Undeliverable(_) => true,
@@ -74,6 +90,64 @@ impl Error {
             Self::TimedOut | Self::Amqp(_) | Self::Blocked | Self::NotTaken(_) | Self::Results(_) | Self::Stale => {
                 false
             }
+        }
+    }
+}
+
+/// Redis 6 answers `ERR` when a command of a script fails, and has the error of the command in its text: `…: -OOM command not allowed`.
+fn is_state_in_script(error: &redis::RedisError) -> bool {
+    let Some((_, command)) = error.detail().and_then(|text| text.split_once(": -")) else { return false };
+    command.split(' ').next().is_some_and(|code| STATES.contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{RedisError, Value};
+
+    use super::*;
+
+    /// The error that Redis answers in this line.
+    fn answered(line: &str) -> Error {
+        match redis::parse_redis_value(format!("-{line}\r\n").as_bytes()) {
+            Ok(Value::ServerError(error)) => RedisError::from(error).into(),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn states_of_the_server_are_no_refusals() {
+        let lines = [
+            "LOADING Redis is loading the dataset in memory",
+            "READONLY You can't write against a read only replica.",
+            "NOREPLICAS Not enough good replicas to write.",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "CLUSTERDOWN The cluster is down",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+            "UNKILLABLE Sorry the script already executed write commands against the dataset.",
+            "NOSCRIPT No matching script. Please use EVAL.",
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "ERR Error running script (call to f_6b): @user_script:8: @user_script: 8: -OOM command not allowed when used memory > 'maxmemory'.",
+        ];
+        for line in lines {
+            let error = answered(line);
+            assert!(!error.is_refusal(), "{line}");
+            assert!(!error.outcome_unknown(), "nothing was done: {line}");
+            assert!(!Error::Unsent(Box::new(answered(line))).is_refusal(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_the_command_asks_for_may_be_refused() {
+        let lines = [
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+            "NOPERM User default has no permissions to run the 'lpush' command",
+            "ERR unknown command 'FOO'",
+            "ERR Error running script (call to f_6b): @user_script:8: -WRONGTYPE Operation against a key",
+        ];
+        for line in lines {
+            assert!(answered(line).is_refusal(), "{line}");
         }
     }
 }
