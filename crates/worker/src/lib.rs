@@ -48,6 +48,7 @@ mod execute;
 mod finish;
 mod follow;
 mod host;
+mod late;
 mod logs;
 mod memory;
 mod options;

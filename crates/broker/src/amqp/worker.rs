@@ -268,7 +268,8 @@ fn received(task_id: &str, outcome: Pushed) -> Stored {
             debug!(task.id = task_id, "the result of {task_id} has no reader: its reply queue is gone");
             Stored::Yes
         }
-        Pushed::Refused(why) | Pushed::Unfit(why) => Stored::Refused(why),
+        Pushed::Refused(why) => Stored::NotNow(why),
+        Pushed::Unfit(why) => Stored::Refused(why),
     }
 }
 

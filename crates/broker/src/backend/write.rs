@@ -99,8 +99,10 @@ pub enum Stored {
     Yes,
     /// A SUCCESS existed and stays.
     Kept,
-    /// Redis refused this record.
+    /// This record was refused; others are not affected.
     Refused(String),
+    /// Its reply queue takes no messages now, with the reason: it is full.
+    NotNow(String),
 }
 
 impl Backend {
