@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::events::timestamp;
-use super::follow::Follow;
+use super::follow::{Follow, NotSent};
 use broker::backend::{Backend, Claim, Record, Reply, Unless};
 use celery::Signature;
 use celery::chord::{self, Part};
@@ -48,9 +48,9 @@ impl Follow<'_> {
                 Box::pin(self.add_part(group, doomed.group_index, &part, body)).await;
             }
         }
-        if let Err(failure) = self.send(&aftermath.errbacks).await {
+        if let Err(not_sent) = self.send(&aftermath.errbacks).await {
             let id = &self.parent.id;
-            error!(task.id = %id, "the errbacks of {id} are not called: {}", failure.exception.text());
+            error!(task.id = %id, "the errbacks of {id} are not called: {}", not_sent.text());
         }
     }
 
@@ -71,8 +71,11 @@ impl Follow<'_> {
         if self.shared.patiently("holding a chord", || backend.prolong(claim)).await != Some(true) {
             return;
         }
-        if let Err(failure) = self.body(body, results).await {
-            return self.fail_body(backend, claim, body, &failure.exception).await;
+        match self.body(body, results).await {
+            Ok(()) => {}
+            // The claim runs out, and whoever claims it next sends the body.
+            Err(NotSent::Stopping) => return,
+            Err(NotSent::Failed(failure)) => return self.fail_body(backend, claim, body, &failure.exception).await,
         }
         self.shared.patiently("ending a chord", || backend.finish_chord(claim)).await;
     }

@@ -14,7 +14,7 @@ use super::chords::Because;
 use super::context::Context;
 use super::error::{Failure, Retry, TaskError};
 use super::events::timestamp;
-use super::follow::Follow;
+use super::follow::{Follow, NotSent};
 use super::request::{Outcome, Request, celery_error};
 use super::shared::SharedRef;
 use broker::Return;
@@ -53,6 +53,8 @@ enum Verdict {
     Reject,
     /// Its task failed and must not be acknowledged.
     Leave,
+    /// The worker stops before it could send what follows: the message stays reserved, and is delivered again.
+    Keep,
 }
 
 impl Finish {
@@ -113,13 +115,14 @@ impl Finish {
             Verdict::Return(place) => self.shared.give_back(&self.request.origin, place).await,
             Verdict::Reject => self.shared.reject(&self.request.origin).await,
             Verdict::Leave => self.shared.leave(&self.request.origin).await,
+            Verdict::Keep => {}
         }
     }
 
     async fn succeeded(&self, value: Json, mut children: Vec<ResultTuple>, runtime: Duration) -> Verdict {
         match self.follow().after_success(&value).await {
             Ok(sent) => children.extend(sent),
-            Err(failure) => return self.failed(failure, children).await,
+            Err(not_sent) => return self.not_sent(not_sent, children).await,
         }
         let shown = self.shared.events.enabled().then(|| safe(&value, Sequence::List));
         let record = ResultMeta { children: Some(children), ..self.done("SUCCESS", value.clone()) };
@@ -127,6 +130,18 @@ impl Finish {
         self.follow().report("SUCCESS", &value).await;
         self.event(|| TaskNews::Succeeded { result: shown, runtime: Some(runtime.as_secs_f64()) });
         Verdict::Ack
+    }
+
+    /// A record would say that the task is over although what follows it is not sent.
+    async fn not_sent(&self, why: NotSent, children: Vec<ResultTuple>) -> Verdict {
+        match why {
+            NotSent::Failed(failure) => self.failed(*failure, children).await,
+            NotSent::Stopping => {
+                let id = self.request.id();
+                warn!(task.id = %id, "{id} is done, and what follows it is not sent: its message is kept");
+                Verdict::Keep
+            }
+        }
     }
 
     async fn failed_or_retried(&self, failure: Failure, children: Vec<ResultTuple>) -> Verdict {
@@ -174,8 +189,8 @@ impl Finish {
         let eta = Timestamp::from_microsecond(clock::now().plus(delay).as_micros()).unwrap_or(Timestamp::MAX);
         let next = self.request.next_attempt(eta);
         let origin = &self.request.origin;
-        if let Err(failure) = self.follow().send_again(next, origin).await {
-            return self.failed(failure, children).await;
+        if let Err(not_sent) = self.follow().send_again(next, origin).await {
+            return self.not_sent(not_sent, children).await;
         }
         let cause = retry.cause.unwrap_or_else(|| Failure::without_arguments("celery.exceptions", "Retry"));
         let traceback = self.traceback(&cause);

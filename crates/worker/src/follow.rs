@@ -2,6 +2,9 @@
 //!
 //! Each message is published with a marker, so that a call that is repeated after a lost answer does not repeat the message. (RabbitMQ has
 //! no markers: there a lost answer may repeat it.) Where results come back over the broker, what follows names the same queue for them.
+//!
+//! A message that cannot be sent is never dropped in silence: its task fails with the reason, or, when the worker stops before anything is
+//! decided, its task stays unfinished and its message with the broker.
 
 use serde_json::value::RawValue;
 use tracing::error;
@@ -21,6 +24,30 @@ use runtime::clock;
 /// What Celery says of a chord without a result backend that counts its parts.
 const NO_CHORDS: &str = "chords need results in Redis: with rpc:// nobody counts the parts";
 
+/// Why a message was not sent.
+#[derive(Debug)]
+pub(super) enum NotSent {
+    /// The worker stops before it was known. Nobody can be told.
+    Stopping,
+    /// It cannot be sent: the failure of the task that it follows from.
+    Failed(Box<Failure>),
+}
+
+impl From<Failure> for NotSent {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+}
+
+impl NotSent {
+    pub fn text(&self) -> String {
+        match self {
+            Self::Stopping => "the worker is stopping".to_owned(),
+            Self::Failed(failure) => failure.exception.text(),
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Follow<'a> {
     pub shared: &'a SharedRef,
@@ -36,7 +63,7 @@ impl Follow<'_> {
     /// # Errors
     /// The failure of the task, when a signature in its message cannot be sent: if that is known from the message, nothing is sent; if the
     /// broker refuses it, the others may have been.
-    pub async fn after_success(&self, value: &RawValue) -> Result<Vec<ResultTuple>, Failure> {
+    pub async fn after_success(&self, value: &RawValue) -> Result<Vec<ResultTuple>, NotSent> {
         let embed = &self.parent.embed;
         if embed.callbacks.is_empty() && embed.chain.as_ref().is_none_or(Vec::is_empty) {
             return Ok(Vec::new());
@@ -49,7 +76,7 @@ impl Follow<'_> {
     ///
     /// # Errors
     /// When the body cannot be sent.
-    pub async fn body(&self, body: &Signature, results: &RawValue) -> Result<(), Failure> {
+    pub async fn body(&self, body: &Signature, results: &RawValue) -> Result<(), NotSent> {
         let plan = self.plan(|sender| continuation::chord_body(self.parent, body, results, sender))?;
         self.carry_out(plan).await?;
         Ok(())
@@ -59,7 +86,7 @@ impl Follow<'_> {
     ///
     /// # Errors
     /// When the signature cannot be sent.
-    pub async fn child(&self, signature: &Signature) -> Result<Vec<ResultTuple>, Failure> {
+    pub async fn child(&self, signature: &Signature) -> Result<Vec<ResultTuple>, NotSent> {
         let plan = self.plan(|sender| continuation::child(self.parent, signature, sender))?;
         self.carry_out(plan).await
     }
@@ -78,7 +105,7 @@ impl Follow<'_> {
     ///
     /// # Errors
     /// When the broker refuses it.
-    pub async fn send_again(&self, message: Message, origin: &Origin) -> Result<(), Failure> {
+    pub async fn send_again(&self, message: Message, origin: &Origin) -> Result<(), NotSent> {
         let routing_key = origin.queue.as_str().to_owned();
         let priority = origin.priority.get();
         self.send(&[Send { message, exchange: String::new(), routing_key, priority, reply_to: None }]).await
@@ -104,7 +131,7 @@ impl Follow<'_> {
 
     /// # Errors
     /// When there is a chord in it, and results are not in Redis: then nothing is sent. Or when the broker refuses a message.
-    async fn carry_out(&self, plan: Continuation) -> Result<Vec<ResultTuple>, Failure> {
+    async fn carry_out(&self, plan: Continuation) -> Result<Vec<ResultTuple>, NotSent> {
         if let Some(backend) = self.shared.records.chords() {
             for (group, structure) in &plan.saved_groups {
                 self.shared.patiently("saving a group", || backend.save_group(group, structure)).await;
@@ -113,7 +140,7 @@ impl Follow<'_> {
                 self.shared.patiently("preparing a chord", || backend.announce_chord(group, *size)).await;
             }
         } else if !plan.chord_sizes.is_empty() {
-            return Err(Failure::new("builtins", "NotImplementedError", NO_CHORDS));
+            return Err(Failure::new("builtins", "NotImplementedError", NO_CHORDS).into());
         }
         self.send(&plan.sends).await?;
         Ok(plan.children)
@@ -122,12 +149,13 @@ impl Follow<'_> {
     /// Publishes each message once, even if Redis's answer is lost.
     ///
     /// # Errors
-    /// When the broker refuses one of them again and again; the others may have been published.
-    pub async fn send(&self, sends: &[Send]) -> Result<(), Failure> {
+    /// When the broker refuses one of them, or to say where it goes, again and again; the others may have been published. Or when the worker
+    /// stops meanwhile.
+    pub async fn send(&self, sends: &[Send]) -> Result<(), NotSent> {
         let mut pushes = Vec::with_capacity(sends.len());
         for send in sends {
-            let targets = || self.shared.transport.targets(send);
-            let targets = self.shared.patiently("reading bindings", targets).await.unwrap_or_default();
+            let targets = self.shared.attempt("reading bindings", || self.shared.transport.targets(send)).await;
+            let targets = targets.map_err(|given_up| self.not_sent(&given_up))?;
             pushes.extend(targets.into_iter().map(|target| self.push(send, target)));
         }
         if pushes.is_empty() {
@@ -136,24 +164,19 @@ impl Follow<'_> {
         let transport = &self.shared.transport;
         let published = self.shared.attempt("sending a task", || transport.publish(&pushes)).await;
         let tags: Vec<String> = pushes.iter().map(|push| push.tag.clone()).collect();
-        match published {
-            Ok(()) => {
-                self.shared.patiently("forgetting markers", || transport.settle(&tags)).await;
-                Ok(())
-            }
-            // The worker ends before it could tell anybody.
-            Err(GivenUp::Stopping) => Ok(()),
-            Err(GivenUp::Refused(error)) => {
-                transport.abandon(&tags);
-                Err(self.not_sent(&error))
-            }
+        if let Err(given_up) = published {
+            transport.abandon(&tags);
+            return Err(self.not_sent(&given_up));
         }
+        self.shared.patiently("forgetting markers", || transport.settle(&tags)).await;
+        Ok(())
     }
 
-    fn not_sent(&self, error: &broker::Error) -> Failure {
+    fn not_sent(&self, given_up: &GivenUp) -> NotSent {
+        let GivenUp::Refused(error) = given_up else { return NotSent::Stopping };
         let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
         let text = format!("a message that follows from {} was not sent: {error}{cause}", self.parent.id);
-        Failure::new("taskgate", "NotSent", &text)
+        Failure::new("taskgate", "NotSent", &text).into()
     }
 
     fn push(&self, send: &Send, target: Target) -> Push {

@@ -28,7 +28,7 @@ impl Host for LocalHost {
     async fn submit(&self, request: &Request, signature: Signature) -> Result<ResultTuple, ContextError> {
         let follow = Follow { shared: &self.0, parent: &request.message, reply: request.origin.reply.as_ref() };
         let sent = follow.child(&signature).await;
-        let mut sent = sent.map_err(|failure| ContextError::NotSent(failure.exception.text()))?;
+        let mut sent = sent.map_err(|not_sent| ContextError::NotSent(not_sent.text()))?;
         sent.pop().ok_or_else(|| ContextError::NotSent("there was nothing to send".to_owned()))
     }
 

@@ -167,3 +167,49 @@ fn restart_after(redis: &mut Redis, away: Duration) {
     std::thread::sleep(away);
     redis.restart();
 }
+
+/// The queues of an exchange are read before a message goes there. That fails here as often as the worker asks.
+fn unreadable_bindings(rust: &Rust) {
+    rust.redis.command::<()>(0, &["SET", "_kombu.binding.routed", "no set"]);
+}
+
+const STEP_BEYOND: &str = r#"signature("rs.add", args=(1,), exchange="routed", routing_key="rust", task_id="beyond")"#;
+
+/// The same, for a task that returns nothing.
+const STEP_AFTER_NOTHING: &str =
+    r#"signature("rs.add", args=(0, 1), immutable=True, exchange="routed", routing_key="rust", task_id="beyond")"#;
+
+#[test]
+fn a_task_whose_next_step_has_unreadable_bindings_fails_with_the_reason() {
+    let mut rust = Rust::start();
+    unreadable_bindings(&rust);
+    let said = rust.ask(&format!("tell(failure(send('add', 1, 1, link={STEP_BEYOND})))"));
+    assert_eq!(said[0], "NotSent", "{said}");
+    assert!(said[2].as_str().is_some_and(|why| why.contains("WRONGTYPE")), "{said}");
+    let id = rust.ask(&format!("tell(send('add', 2, 2, link={STEP_BEYOND}).id)"));
+    rust.process.wait_for_log("reading bindings: failed, trying again", wait::DEADLINE);
+    rust.redis.command::<()>(0, &["DEL", "_kombu.binding.routed"]);
+    rust.redis.command::<()>(0, &["SADD", "_kombu.binding.routed", "rust\u{6}\u{16}\u{6}\u{16}rust"]);
+    let said = rust.ask(&format!("tell([app.AsyncResult(id).get(timeout=90) for id in ({id}, 'beyond')])"));
+    assert_eq!(said, json!([4, 5]));
+}
+
+#[test]
+fn a_worker_that_stops_before_the_next_step_is_sent_keeps_the_message() {
+    let mut rust = Rust::with(RedisOptions::default(), &[("VISIBILITY_TIMEOUT", "2")]);
+    unreadable_bindings(&rust);
+    let id = rust.ask(&format!("tell(send('late', 0, link={STEP_AFTER_NOTHING}).id)"));
+    rust.process.wait_for_log("reading bindings: failed, trying again", wait::DEADLINE);
+    for line in ["stopping warm", "its message is kept"] {
+        rust.process.signal(libc::SIGTERM);
+        rust.process.wait_for_log(line, wait::DEADLINE);
+    }
+    rust.process.wait(wait::DEADLINE);
+    assert_eq!(rust.unacked(), 1);
+    rust.redis.command::<()>(0, &["DEL", "_kombu.binding.routed"]);
+    rust.redis.command::<()>(0, &["SADD", "_kombu.binding.routed", "rust\u{6}\u{16}\u{6}\u{16}rust"]);
+    rust.restart();
+    let said = rust.ask(&format!("tell([app.AsyncResult(id).get(timeout=90) for id in ({id}, 'beyond')])"));
+    assert_eq!(said, json!([null, 1]));
+    until("everything is acknowledged", || rust.unacked() == 0);
+}
