@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::load::Submitted;
+use super::reasons;
 use super::world::{QUEUES, World};
 use crate::harness::{Http, postgres};
 
 /// Something must end within this time: reservations of dead workers expire, stopped workers resume, retries run.
 const SETTLED: Duration = Duration::from_secs(120);
+/// All must have ended within this time, however slowly it goes on: a run ends with a verdict on any machine.
+const LONGEST: Duration = Duration::from_secs(900);
 /// No task of the load takes this long, so a worker that reports to run one is wrong. After a lost connection Celery may keep a task as
 /// active although all children of its pool are idle. Only restarting the worker shows that, as an operator would. The audit does so
 /// when workers claim everything that is left; any other task that does not end is a broken promise.
@@ -37,6 +40,8 @@ pub struct Figures {
     pub repeated: usize,
     /// Tasks with such executions that their histories do not mention.
     pub unexplained: usize,
+    /// Tasks of which the history says at their end that nobody knows how often they ran, and has no other reason.
+    pub uncertain: usize,
     /// Tasks that were run again on request, because so many were left that the gateway leaves the decision to a person.
     pub by_hand: usize,
     /// Tasks that a worker sent itself and no gateway has met: nobody heard of them while they lived.
@@ -51,7 +56,8 @@ impl fmt::Display for Figures {
         write!(
             f,
             "chaos: {} faults; accepted {} = finished {} + held {} + reported {}; {} refused, {} unanswered; \
-             {} executions, {} of them repetitions, {} tasks unexplained, {} of workers' own tasks unmet, {} run again by hand; \
+             {} executions, {} of them repetitions, {} tasks unexplained, {} told as uncertain, {} of workers' own tasks unmet, \
+             {} run again by hand; \
              {} events without a gap; {} streams complete; settled in {:.1} s",
             self.faults,
             self.accepted,
@@ -63,6 +69,7 @@ impl fmt::Display for Figures {
             self.executions,
             self.repeated,
             self.unexplained,
+            self.uncertain,
             self.unmet,
             self.by_hand,
             self.events,
@@ -115,7 +122,8 @@ pub async fn audit(world: &mut World, submitted: Submitted, faults: usize) -> Fi
 /// Waits until every task of the ledger is final and nothing is left in the broker; answers with the phases.
 async fn settled(world: &mut World, http: &Http, figures: &mut Figures) -> HashMap<String, String> {
     let (mut until, mut least, mut restarted) = (Instant::now() + SETTLED, Left::MOST, false);
-    let mut asked_at = Instant::now();
+    let (began, mut asked_at) = (Instant::now(), Instant::now());
+    let mut written = 0;
     loop {
         let left = tokio::task::block_in_place(|| Left::count(world));
         if left.is_nothing() {
@@ -127,6 +135,11 @@ async fn settled(world: &mut World, http: &Http, figures: &mut Figures) -> HashM
         if left < least {
             (until, least) = (Instant::now() + SETTLED, left);
         }
+        // A task that kills its worker goes on, too, with each of its executions, until it was delivered as often as it may be.
+        let journal = std::fs::metadata(&world.journal).map_or(0, |file| file.len());
+        if journal > written {
+            (until, written) = (Instant::now() + SETTLED, journal);
+        }
         if asked_at.elapsed() > SUSPENDED && is_suspended(http).await {
             asked_at = Instant::now();
             figures.by_hand += run_again(world, http).await;
@@ -137,7 +150,7 @@ async fn settled(world: &mut World, http: &Http, figures: &mut Figures) -> HashM
                 tokio::task::block_in_place(|| world.restart_celery());
             }
         }
-        if Instant::now() > until {
+        if Instant::now() > until || began.elapsed() > LONGEST {
             give_up(world, http, left).await;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -257,16 +270,20 @@ async fn executions(
         } else if runs.len() > 1 {
             figures.repeated += runs.len() - 1;
             let history = history(http, id).await;
-            let told = history.iter().filter(|event| event["reason"].as_str().is_some_and(is_redelivery)).count();
-            if told + 1 < runs.len() {
+            let told = reasons::told(&history);
+            if told.times + 1 < runs.len() {
                 let sent = sent_again(http, id, &starts).await;
-                if told + sent + 1 < runs.len() {
+                if told.times + sent + 1 < runs.len() {
+                    if told.is_uncertain {
+                        figures.uncertain += 1;
+                        continue;
+                    }
                     figures.unexplained += 1;
                     // A node that dies forgets acknowledgements of tasks that have ended: what the ledger has as ended stays so.
                     if world.rabbit.is_some() {
                         continue;
                     }
-                    broken.push(unexplained(id, runs, told + sent + 1, &history));
+                    broken.push(unexplained(id, runs, told.times + sent + 1, &history));
                 }
             }
         }
@@ -302,12 +319,6 @@ fn unexplained(id: &str, runs: &[&str], explained: usize, history: &[Value]) -> 
 fn brief(event: &Value) -> String {
     let text = |key: &str| event[key].as_str().unwrap_or("-").to_owned();
     format!("{} {} {} {} {}", event["seq"], text("at"), text("phase"), text("worker"), text("reason"))
-}
-
-fn is_redelivery(reason: &str) -> bool {
-    ["queued again", "went back to the queue", "delivered it again", "runs twice", "runs again on request"]
-        .iter()
-        .any(|word| reason.contains(word))
 }
 
 /// Counts all events, and checks that each task's events are numbered without a gap.

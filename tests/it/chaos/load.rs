@@ -1,5 +1,8 @@
 //! The load: clients that submit (some of them hang up), and readers that follow tasks.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,6 +24,33 @@ const READERS: usize = 12;
 const POISON: u32 = 8;
 /// and one in this many kills its whole worker.
 const CRASHES: u32 = 150;
+
+/// Accepted tasks that no worker has begun. With more of them nothing is submitted: workers on a slow machine would not get through.
+const BEHIND: usize = 3_000;
+
+/// How far the workers are, by their journal.
+struct Progress {
+    journal: PathBuf,
+    read: Mutex<(u64, usize)>,
+}
+
+impl Progress {
+    /// Executions that have begun. Reads what was written since the last call.
+    fn begun(&self) -> usize {
+        let mut read = self.read.lock().expect("nothing panics here");
+        let mut more = Vec::new();
+        if let Ok(mut file) = File::open(&self.journal)
+            && file.seek(SeekFrom::Start(read.0)).is_ok()
+            && file.read_to_end(&mut more).is_ok()
+        {
+            // A line may be half written.
+            let whole = more.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            read.0 += whole as u64;
+            read.1 += more[..whole].split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"start ")).count();
+        }
+        read.1
+    }
+}
 
 /// The outcome of the load.
 #[derive(Default)]
@@ -44,11 +74,13 @@ impl Load {
     pub fn start(plan: Plan, world: &World) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let submitted = Arc::new(Mutex::new(Submitted::default()));
+        let progress = Arc::new(Progress { journal: world.journal.clone(), read: Mutex::default() });
         let clients = (0..plan.clients).map(|number| {
             let client = Client {
                 gateways: world.https(),
                 rng: StdRng::seed_from_u64(plan.seed.wrapping_mul(1_000) + number as u64),
                 submitted: Arc::clone(&submitted),
+                progress: Arc::clone(&progress),
                 broker: plan.broker,
             };
             tokio::spawn(client.run(Arc::clone(&stop)))
@@ -69,15 +101,25 @@ struct Client {
     gateways: Vec<Http>,
     rng: StdRng,
     submitted: Arc<Mutex<Submitted>>,
+    progress: Arc<Progress>,
     broker: Broker,
 }
 
 impl Client {
     async fn run(mut self, stop: Arc<AtomicBool>) {
         while !stop.load(Ordering::Relaxed) {
+            if self.is_too_early() {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                continue;
+            }
             self.submit().await;
             tokio::time::sleep(Duration::from_millis(self.rng.random_range(5..60))).await;
         }
+    }
+
+    fn is_too_early(&self) -> bool {
+        let accepted = self.submitted.lock().expect("nothing panics here").accepted.len();
+        accepted > BEHIND && accepted - BEHIND > self.progress.begun()
     }
 
     async fn submit(&mut self) {

@@ -8,6 +8,7 @@
 mod audit;
 mod fault;
 mod load;
+mod reasons;
 mod world;
 
 use std::time::{Duration, Instant};
@@ -40,6 +41,9 @@ pub enum Broker {
 }
 
 /// Runs the load and the faults, each kind once and then any of them until the span is over, then the audit.
+///
+/// It always ends: the load waits while the workers are far behind, and the audit waits for a bounded time, after which it says what is
+/// left.
 ///
 /// # Panics
 /// When a promise is broken; names the promise and the tasks.
