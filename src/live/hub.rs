@@ -27,6 +27,26 @@ pub enum Signal {
     Reread,
 }
 
+/// Why a task that waits in the ledger may go now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// A worker has received a message, so its queue has room for another one.
+    Received,
+    /// A task has ended, or something that is not known has changed: limits and queues may have room.
+    Ended,
+}
+
+impl Room {
+    /// What these events make room for.
+    fn of(events: &[Event]) -> Option<Self> {
+        let has = |is: fn(Phase) -> bool| events.iter().any(|event| is(event.phase));
+        if has(Phase::is_final) {
+            return Some(Self::Ended);
+        }
+        has(Phase::is_at_worker).then_some(Self::Received)
+    }
+}
+
 #[derive(Default)]
 struct Topics {
     tasks: HashMap<TaskId, broadcast::Sender<Signal>>,
@@ -38,6 +58,8 @@ struct Topics {
 pub struct Hub {
     topics: Arc<Mutex<Topics>>,
     firehose: broadcast::Sender<()>,
+    /// For the relay, which must not be woken by its own publications.
+    room: broadcast::Sender<Room>,
     /// Ends other than success, for services that decide about the tasks that follow.
     bad_ends: broadcast::Sender<Arc<Event>>,
     /// Events of redeliveries, for services that count them.
@@ -50,6 +72,7 @@ impl Default for Hub {
         Self {
             topics: Arc::default(),
             firehose: broadcast::channel(FIREHOSE_CAPACITY).0,
+            room: broadcast::channel(FIREHOSE_CAPACITY).0,
             bad_ends: broadcast::channel(FIREHOSE_CAPACITY).0,
             redeliveries: broadcast::channel(FIREHOSE_CAPACITY).0,
             announcements: Announcements::default(),
@@ -75,6 +98,11 @@ impl Hub {
     /// Wakes with every commit.
     pub fn watch_all(&self) -> broadcast::Receiver<()> {
         self.firehose.subscribe()
+    }
+
+    /// Wakes with every commit that may let a waiting task go.
+    pub fn watch_room(&self) -> broadcast::Receiver<Room> {
+        self.room.subscribe()
     }
 
     /// Every end committed by this process that is not a success.
@@ -110,6 +138,9 @@ impl Hub {
         }
         for (sender, event) in self.targets(events) {
             let _ = sender.send(Signal::Event(event));
+        }
+        if let Some(room) = Room::of(events) {
+            let _ = self.room.send(room);
         }
         let _ = self.firehose.send(());
     }
@@ -147,6 +178,7 @@ impl Hub {
         for sender in senders {
             let _ = sender.send(Signal::Reread);
         }
+        let _ = self.room.send(Room::Ended);
         let _ = self.firehose.send(());
     }
 
@@ -159,6 +191,7 @@ impl Hub {
         for sender in senders {
             let _ = sender.send(Signal::Reread);
         }
+        let _ = self.room.send(Room::Ended);
         let _ = self.firehose.send(());
     }
 
@@ -187,5 +220,23 @@ impl Hub {
             targets.extend(task.into_iter().chain(group).map(|sender| (sender.clone(), Arc::clone(&event))));
         }
         targets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtime::clock::Time;
+
+    fn event(phase: Phase) -> Event {
+        Event::of(&ledger::sample_task("t", phase, Time(1)), Time(1))
+    }
+
+    #[test]
+    fn receptions_and_ends_make_room_and_publications_do_not() {
+        let of = |phases: &[Phase]| Room::of(&phases.iter().map(|phase| event(*phase)).collect::<Vec<_>>());
+        assert_eq!(of(&[Phase::Accepted, Phase::Held, Phase::Queued]), None);
+        assert_eq!(of(&[Phase::Queued, Phase::Running]), Some(Room::Received));
+        assert_eq!(of(&[Phase::Received, Phase::Revoked]), Some(Room::Ended));
     }
 }

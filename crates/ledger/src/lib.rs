@@ -116,6 +116,12 @@ pub trait Carrier: Send + Sync {
     /// Publishes in order. Returns the numbers of tasks that are certainly in the broker; the others stay in the outbox.
     async fn carry(&self, batch: &[Outgoing]) -> Vec<i64>;
 
+    /// Whether a message that is in the broker already is not published a second time. Then a pass need not wait until its records are on
+    /// disk: after a crash it is repeated.
+    fn knows_repetitions(&self) -> bool {
+        false
+    }
+
     /// Why tasks of this queue and priority cannot be published now; `None` when they can. Such a task sleeps for [`REFUSED_FOR`] and
     /// does not block others.
     fn refuses(&self, _queue: &QueueName, _priority: Priority) -> Option<String> {
@@ -169,15 +175,15 @@ pub struct Drained {
     pub carried: usize,
     /// Tasks whose `expires` had passed: ended as `expired` instead of published.
     pub expired: usize,
-    /// Whether tasks wait at gates.
-    pub waiting: bool,
+    /// Whether tasks wait until others of their key have ended.
+    pub for_ends: bool,
     /// Whether tasks wait in lines for room in their queues.
     pub in_line: bool,
     /// Whether a window was nearly empty while tasks waited for room in it.
     pub dry: bool,
-    /// Whether the next pass may find more, although this one found nothing.
+    /// Whether another pass would find more at once, because this one reads only so many rows.
     pub again: bool,
-    /// When the next rate lets a task pass.
+    /// When the next rate lets a task pass, as it stands after this pass.
     pub next_opening: Option<Time>,
 }
 
@@ -188,8 +194,6 @@ pub struct Backlog {
     pub due: i64,
     /// Acceptance time of the oldest due row.
     pub oldest: Option<Time>,
-    /// When the next held row becomes due.
-    pub next_due: Option<Time>,
 }
 
 /// A notification of another replica's commit.
@@ -267,6 +271,9 @@ pub trait Ledger:
     async fn drain(&self, now: Time, settle: Duration, limit: i64, carrier: &dyn Carrier) -> Result<Drained, Error>;
 
     async fn backlog(&self, now: Time) -> Result<Backlog, Error>;
+
+    /// When the next held row becomes due, after `now`.
+    async fn next_due(&self, now: Time) -> Result<Option<Time>, Error>;
 
     /// Takes a task out of the outbox (`accepted`, `held`) or out of its canvas (`waiting`) and ends it with `news`.
     async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error>;

@@ -152,6 +152,8 @@ pub(super) struct Lines {
     pub is_waiting: bool,
     /// Whether a window was nearly empty while tasks waited, so that workers wait for the next pass.
     pub is_dry: bool,
+    /// Whether a line has room and more tasks than were read.
+    pub is_cut: bool,
     picked: HashSet<i64>,
 }
 
@@ -160,6 +162,7 @@ impl Lines {
     pub fn add(&mut self, queue: String, mut line: Line, has_rest: bool) {
         self.picked.extend(line.picks.iter().map(|pick| pick.task_no));
         if has_rest {
+            self.is_cut |= line.room > 0;
             line.room = 0;
         }
         self.by_queue.insert(queue, line);

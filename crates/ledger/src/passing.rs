@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use super::limits::Rules;
 use super::lines::{Entering, Lines};
-use super::rate_gates::{Heads, Open, Passes, RateGate, RateGates, Stopped, gates_of};
+use super::rate_gates::{Heads, Passes, RateGate, RateGates, Stopped, gates_of};
 use super::{Carrier, Task};
 use runtime::clock::Time;
 
@@ -60,13 +60,13 @@ pub(super) fn let_through(
     due: Vec<Due>,
     taken: Vec<(i64, Vec<RateGate>)>,
     before: RateGates,
-    (heads, open): (&[(String, i64)], &[Open]),
+    heads: &Heads,
     lines: &mut Lines,
     carrier: &dyn Carrier,
     now: Time,
 ) -> Passed {
     let mut state = before.clone();
-    let heads = Heads::new(heads, open);
+    heads.close_shut(&mut state);
     let mut passed = Passed {
         due: Vec::with_capacity(due.len()),
         stopped: Vec::new(),

@@ -126,6 +126,11 @@ impl Waiting {
         most.min(HEADS)
     }
 
+    /// Whether its tasks wait until others have ended.
+    pub fn is_for_ends(&self) -> bool {
+        self.max.is_some()
+    }
+
     /// Whether this gate lets the first task pass.
     pub fn is_open(&self, now: Time, carrier: &dyn Carrier, rules: &Rules) -> bool {
         let rule = self.key().and_then(|key| rules.get(key));
@@ -261,25 +266,72 @@ pub(super) struct Settled {
     pub holds: Vec<(String, i64, i32)>,
 }
 
-/// Gates with more waiting tasks than were read, each with the last task that was read. No later task passes there in this pass.
-pub(super) struct Heads(Vec<(String, i64)>);
+/// The first tasks of the gates that are open.
+pub(super) struct Heads {
+    by_gate: HashMap<String, Vec<i64>>,
+    /// Gates with more waiting tasks than were read, each with the last task that was read. No later task passes there in this pass.
+    cut: Vec<(String, i64)>,
+    /// Gates whose first task may not pass. No other task passes there either.
+    shut: Vec<String>,
+}
 
 impl Heads {
-    /// `heads` by number, of these gates.
-    pub fn new(heads: &[(String, i64)], open: &[Open]) -> Self {
-        let mut counts: HashMap<&str, (i64, i64)> = HashMap::new();
-        for (gate, task_no) in heads {
-            let (count, last) = counts.entry(gate).or_default();
-            (*count, *last) = (*count + 1, *task_no);
+    /// `found` by number, of the open gates.
+    pub fn new(found: Vec<(String, i64)>, open: &[Open], shut: Vec<String>) -> Self {
+        let mut by_gate: HashMap<String, Vec<i64>> = HashMap::new();
+        for (gate, task_no) in found {
+            by_gate.entry(gate).or_default().push(task_no);
         }
-        let limits: HashMap<&str, i64> = open.iter().map(|open| (open.gate.as_str(), open.heads)).collect();
-        let full = counts.into_iter().filter(|(gate, (count, _))| limits.get(gate).is_some_and(|limit| count >= limit));
-        Self(full.map(|(gate, (_, last))| (gate.to_owned(), last)).collect())
+        let cut = open.iter().filter_map(|open| {
+            let heads = by_gate.get(&open.gate).filter(|heads| heads.len() as i64 >= open.heads)?;
+            Some((open.gate.clone(), *heads.last()?))
+        });
+        let cut = cut.collect();
+        Self { by_gate, cut, shut }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_gate.is_empty()
+    }
+
+    pub fn close_shut(&self, gates: &mut RateGates) {
+        self.shut.iter().for_each(|gate| gates.close(gate));
+    }
+
+    pub fn numbers(&self) -> Vec<i64> {
+        self.by_gate.values().flatten().copied().collect()
     }
 
     pub fn close_before(&self, task_no: i64, gates: &mut RateGates) {
-        self.0.iter().filter(|(_, last)| *last < task_no).for_each(|(gate, _)| gates.close(gate));
+        self.cut.iter().filter(|(_, last)| *last < task_no).for_each(|(gate, _)| gates.close(gate));
     }
+
+    /// What a pass leaves at gates that were open and stopped nobody, when these tasks were published. A gate that stopped a task has
+    /// said when it opens again.
+    pub fn after(&self, carried: &[i64], stopped: &[Stopped], settled: &Settled, now: Time) -> AfterHeads {
+        let carried: HashSet<i64> = carried.iter().copied().collect();
+        let stopped: HashSet<&str> = stopped.iter().map(|stopped| stopped.gate.name()).collect();
+        let is_cut = self.cut.iter().any(|(gate, _)| !stopped.contains(gate.as_str()));
+        // Another transaction has locked these: the pass left them where they were.
+        let left = self.by_gate.iter().filter(|(gate, heads)| {
+            is_rate(gate) && !stopped.contains(gate.as_str()) && heads.iter().any(|no| !carried.contains(no))
+        });
+        let opens = |gate: &str| settled.rates.iter().find(|(name, ..)| name == gate).map(|(_, at, _)| Time(*at));
+        AfterHeads { is_cut, opening: left.map(|(gate, _)| opens(gate).unwrap_or(now)).min() }
+    }
+}
+
+fn is_rate(gate: &str) -> bool {
+    gate.starts_with(RATE) || gate.starts_with(PACE)
+}
+
+/// What still waits at the gates that were open.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct AfterHeads {
+    /// Whether none of the tasks of a gate that were read was stopped there, so that the next ones may follow.
+    pub is_cut: bool,
+    /// When the first of the rates opens again.
+    pub opening: Option<Time>,
 }
 
 /// The tasks that were let through, with the earlier state of the gates.

@@ -24,6 +24,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use metrics::{counter, gauge};
+use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +37,7 @@ pub use push::{copy_tag, envelope_bytes};
 use waits::Waits;
 
 use crate::live::direct::{BATCH, DIRECT_DEADLINE, Handle, Shared};
-use crate::live::hub::Hub;
+use crate::live::hub::{Hub, Room};
 use crate::live::windows::Windows;
 use broker::Broker;
 use broker::backend::ResultBackend;
@@ -51,6 +52,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Younger rows belong to the direct path of the replica that accepted them.
 const SETTLE: Duration = Duration::from_secs(2);
 const REDIS_PAUSE: Duration = Duration::from_secs(2);
+/// How long a count of the waiting tasks is valid. Passes may follow each other by milliseconds.
+const COUNTED_FOR: Duration = Duration::from_millis(250);
 
 /// The relay of one replica.
 pub struct Relay {
@@ -60,10 +63,10 @@ pub struct Relay {
     direct: mpsc::Receiver<Vec<Outgoing>>,
     shared: Arc<Shared>,
     bookkeeping: Bookkeeping,
-    /// Whether tasks wait for limits or for room in their queues: news may let them go,
+    /// Whether tasks wait for ends or for room in their queues: news may let them go, in a pass that leaves a pause after the last one.
     waits: Waits,
-    /// in a pass that begins no earlier than this.
-    rested: Instant,
+    /// When the waiting tasks were last counted.
+    counted: Option<Instant>,
     /// When the incarnation of Redis's data was last checked.
     life_seen: Option<Instant>,
 }
@@ -93,7 +96,7 @@ impl Relay {
                 shared,
                 bookkeeping,
                 waits: Waits::default(),
-                rested: Instant::now(),
+                counted: None,
                 life_seen: None,
             },
             handle,
@@ -105,7 +108,8 @@ impl Relay {
         let mut backoff = Backoff::new(REDIS_PAUSE);
         let mut next = Next::after(Duration::ZERO);
         let mut offers = Vec::new();
-        let mut commits = self.hub.watch_all();
+        let mut room = self.hub.watch_room();
+        let (mut ended, mut took) = (Instant::now(), Duration::ZERO);
         self.suspect_leftovers(&stop).await;
         while !stop.is_cancelled() {
             tokio::select! {
@@ -121,9 +125,11 @@ impl Relay {
                     if Instant::now() < next.at { continue; }
                 }
                 () = self.shared.wake.notified() => next.is_poll = false,
-                // Lagging is a signal like any other.
-                _ = commits.recv(), if self.waits.any() => {
-                    next.bring_forward(self.rested);
+                news = room.recv(), if self.waits.any() => {
+                    // Of news that was missed, some may have been an end.
+                    if let Some(rest) = self.waits.rest_after(took, news.unwrap_or(Room::Ended)) {
+                        next.bring_forward(ended + rest);
+                    }
                     if Instant::now() < next.at { continue; }
                 }
                 () = tokio::time::sleep_until(next.at) => {}
@@ -131,12 +137,12 @@ impl Relay {
             // What was signalled until now is included in this pass. What comes meanwhile may be too late for it: a worker is faster than the
             // end of a pass.
             let settled = self.hub.settled();
-            while commits.try_recv().is_ok() {
+            while matches!(room.try_recv(), Ok(_) | Err(TryRecvError::Lagged(_))) {
                 next.is_poll = false;
             }
             let started = Instant::now();
-            next = self.pass(settled.filter(|_| next.is_poll), &mut backoff).await;
-            self.rested = Instant::now() + self.waits.rest_after(started.elapsed());
+            next = self.pass(next, settled.filter(|_| next.is_poll), &mut backoff).await;
+            (ended, took) = (Instant::now(), started.elapsed());
         }
         while let Ok(batch) = self.direct.try_recv() {
             self.take(batch).await;
@@ -183,10 +189,10 @@ impl Relay {
     /// A pass over the outbox, repeated while it finds full batches. Returns when the next one is due. A poll should find nothing, because
     /// every due row causes a wake-up; a test checks that. `settled`: the commits before a poll, all of them announced. If there are more at
     /// its end, what it found may be theirs, and their wake-up is on the way.
-    async fn pass(&mut self, settled: Option<u64>, backoff: &mut Backoff) -> Next {
+    async fn pass(&mut self, planned: Next, settled: Option<u64>, backoff: &mut Backoff) -> Next {
         self.write_down().await;
         self.watch_life().await;
-        let drained = self.drain_all().await;
+        let drained = self.drain_all(planned).await;
         let is_missed = settled.is_some() && settled == self.hub.settled();
         self.shared.is_stuck.store(drained.is_err(), Ordering::Release);
         self.shared.room.notify_waiters();
@@ -216,27 +222,29 @@ impl Relay {
         }
     }
 
-    async fn drain_all(&mut self) -> Result<Drained, Trouble> {
+    async fn drain_all(&mut self, planned: Next) -> Result<Drained, Trouble> {
         let mut rounds = Rounds::default();
         if self.shared.direct.load(Ordering::Acquire) {
-            self.drain_while(1, || SETTLE, &mut rounds).await?;
+            self.drain_until_few(planned, || SETTLE, &mut rounds).await?;
         } else {
-            // Drain to less than a batch: while submissions go on, the outbox may never be empty.
-            self.drain_while(BATCH, || Duration::ZERO, &mut rounds).await?;
+            self.drain_until_few(Next::after(Duration::ZERO), || Duration::ZERO, &mut rounds).await?;
             self.reopen(&mut rounds).await?;
         }
         self.settle_attempts().await?;
+        if rounds.found >= BATCH || self.counted.is_none_or(|at| at.elapsed() >= COUNTED_FOR) {
+            self.note_backlog(rounds.at).await?;
+        }
         // Tasks that became due since the last drain count as due now, so that none is missed in between.
-        let backlog = self.note_backlog(rounds.at).await?;
+        let next_due = self.ledger.next_due(rounds.at).await?;
         self.pusher.forget_old().await;
-        Ok(Drained { found: rounds.found, next: next::after_pass(&rounds, backlog.next_due, clock::now()) })
+        Ok(Drained { found: rounds.found, next: next::after_pass(&rounds, next_due, clock::now()) })
     }
 
     /// Opens the direct path, then drains rows that were accepted before, so that nothing overtakes them.
     async fn reopen(&mut self, rounds: &mut Rounds) -> Result<(), Trouble> {
         let opened = clock::now();
         self.shared.direct.store(true, Ordering::Release);
-        let emptied = self.drain_while(1, || clock::now().since(opened), rounds).await;
+        let emptied = self.drain_until_few(Next::after(Duration::ZERO), || clock::now().since(opened), rounds).await;
         match emptied {
             Ok(()) => self.shared.unpushed.clear(),
             Err(_) => self.shared.direct.store(false, Ordering::Release),
@@ -244,16 +252,17 @@ impl Relay {
         emptied
     }
 
-    /// Drains rows older than `settle`, while a pass finds at least `least` rows.
-    async fn drain_while(
+    /// Drains rows older than `settle` until less than a batch is left: while submissions go on, the outbox may never be empty.
+    async fn drain_until_few(
         &mut self,
-        least: usize,
+        planned: Next,
         settle: impl Fn() -> Duration,
         rounds: &mut Rounds,
     ) -> Result<(), Trouble> {
         loop {
             let started = Instant::now();
-            rounds.at = clock::now();
+            rounds.at = planned.as_of(clock::now()).max(rounds.at);
+            self.pusher.publish_from(rounds.at);
             let drained = self.ledger.drain(rounds.at, settle(), BATCH as i64, self.pusher.as_ref()).await;
             let drained = drained.inspect_err(|_| self.pusher.attempts().keep())?;
             self.hub.publish(&drained.events);
@@ -264,7 +273,7 @@ impl Relay {
                 return Err(Trouble::Broker);
             }
             self.pusher.attempts().end();
-            self.waits = Waits { at_gates: drained.waiting, in_lines: drained.in_line, is_dry: drained.dry };
+            self.waits = Waits { for_ends: drained.for_ends, in_lines: drained.in_line, is_dry: drained.dry };
             rounds.found += drained.claimed;
             rounds.opening = drained.next_opening;
             if drained.claimed > 0 {
@@ -272,7 +281,7 @@ impl Relay {
                 self.shared.backlog.fetch_sub(i64::try_from(drained.claimed).unwrap_or(0), Ordering::Relaxed);
                 self.shared.room.notify_waiters();
             }
-            if drained.claimed < least && !drained.again {
+            if !drained.again {
                 return Ok(());
             }
         }
@@ -310,12 +319,13 @@ impl Relay {
         self.shared.drain_rate.store(rate, Ordering::Relaxed);
     }
 
-    async fn note_backlog(&self, now: Time) -> Result<ledger::Backlog, Trouble> {
+    async fn note_backlog(&mut self, now: Time) -> Result<(), Trouble> {
         let backlog = self.ledger.backlog(now).await?;
+        self.counted = Some(Instant::now());
         self.shared.backlog.store(backlog.due, Ordering::Relaxed);
         gauge!("taskgate_outbox_depth").set(backlog.due as f64);
         gauge!("taskgate_outbox_age_seconds").set(backlog.oldest.map_or(0.0, |at| now.since(at).as_secs_f64()));
-        Ok(backlog)
+        Ok(())
     }
 
     /// Takes offered tasks. They count as offered until they are in Redis or are left to the outbox.

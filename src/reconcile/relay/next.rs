@@ -2,6 +2,9 @@
 //!
 //! A pass and the query for the next due time use the same timestamp, so a task that becomes due between the two counts as due at once
 //! and is not missed until the next poll.
+//!
+//! A pass reads for some milliseconds before it publishes. So it begins that much before the time at which a task may go, decides as of
+//! that time, and publishes then.
 
 use std::time::Duration;
 
@@ -11,17 +14,27 @@ use super::PERIOD;
 use super::waits::GATE_BREATH;
 use runtime::clock::Time;
 
+/// How long before a task's time a pass begins.
+pub(super) const LEAD: Duration = Duration::from_millis(4);
+
 /// The next pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Next {
     pub at: Instant,
+    /// The first time at which a task may go.
+    pub due: Option<Time>,
     /// Whether this is only a poll, because no task is known to become due by then.
     pub is_poll: bool,
 }
 
 impl Next {
     pub fn after(pause: Duration) -> Self {
-        Self { at: Instant::now() + pause, is_poll: false }
+        Self { at: Instant::now() + pause, due: None, is_poll: false }
+    }
+
+    /// The time as of which a pass that begins now decides: a moment ahead, if a task may go then.
+    pub fn as_of(self, now: Time) -> Time {
+        self.due.filter(|due| *due > now && due.since(now) <= LEAD).unwrap_or(now)
     }
 
     /// After a signal: the pass begins now, but not before `rested`.
@@ -50,13 +63,14 @@ impl Default for Rounds {
 
 /// The earliest of: the next held task's time, the next opening of a rate limit, the poll.
 pub(super) fn after_pass(rounds: &Rounds, next_due: Option<Time>, now: Time) -> Next {
-    let opening = rounds.opening.map(|at| {
-        // The rate limit was open but the task stayed: another replica has locked its row.
-        if at <= rounds.at { GATE_BREATH } else { at.since(now) }
-    });
-    match [next_due.map(|at| at.since(now)), opening].into_iter().flatten().min() {
-        Some(pause) if pause < PERIOD => Next::after(pause),
-        Some(_) | None => Next { at: Instant::now() + PERIOD, is_poll: true },
+    // The rate limit was open but the task stayed: another replica has locked its row.
+    let is_stuck = rounds.opening.is_some_and(|at| at <= rounds.at);
+    let opening = rounds.opening.filter(|_| !is_stuck);
+    let due = next_due.into_iter().chain(opening).min();
+    let until_due = due.map(|at| at.since(now).saturating_sub(LEAD));
+    match until_due.into_iter().chain(is_stuck.then_some(GATE_BREATH)).min() {
+        Some(pause) if pause < PERIOD => Next { due, ..Next::after(pause) },
+        Some(_) | None => Next { at: Instant::now() + PERIOD, due, is_poll: true },
     }
 }
 
@@ -76,9 +90,20 @@ mod tests {
     async fn the_next_pass_begins_when_the_first_task_may_go() {
         let millis = Duration::from_millis;
         assert_eq!(pause(None, None), (PERIOD, true));
-        assert_eq!(pause(None, Some(1_310)), (millis(300), false));
-        assert_eq!(pause(Some(1_030), Some(1_310)), (millis(20), false));
+        assert_eq!(pause(None, Some(1_310)), (millis(300) - LEAD, false));
+        assert_eq!(pause(Some(1_030), Some(1_310)), (millis(20) - LEAD, false));
+        assert_eq!(pause(Some(1_012), None), (Duration::ZERO, false));
         assert_eq!(pause(None, Some(99_000)), (PERIOD, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pass_that_begins_a_moment_early_decides_as_of_the_time_of_the_task() {
+        let due = Time(1_000 * MILLI);
+        let next = Next { due: Some(due), ..Next::after(Duration::ZERO) };
+        assert_eq!(next.as_of(Time(996 * MILLI)), due);
+        assert_eq!(next.as_of(Time(995 * MILLI)), Time(995 * MILLI), "too early: the pass has another reason");
+        assert_eq!(next.as_of(Time(1_001 * MILLI)), Time(1_001 * MILLI));
+        assert_eq!(Next::after(Duration::ZERO).as_of(Time(7)), Time(7));
     }
 
     #[tokio::test(start_paused = true)]
@@ -90,9 +115,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_end_brings_the_pass_forward_and_never_puts_it_off() {
-        let mut next = Next { at: Instant::now() + PERIOD, is_poll: true };
+        let mut next = Next { at: Instant::now() + PERIOD, due: None, is_poll: true };
         next.bring_forward(Instant::now() + GATE_BREATH);
-        assert_eq!(next, Next { at: Instant::now() + GATE_BREATH, is_poll: false });
+        assert_eq!(next, Next::after(GATE_BREATH));
         next.bring_forward(Instant::now() + PERIOD);
         assert_eq!(next.at, Instant::now() + GATE_BREATH);
     }

@@ -1,7 +1,7 @@
 //! Pushes rows into lists in Redis, for both paths of the relay.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use super::Paces;
 use super::attempts::Attempts;
 use super::lives;
+use super::next::LEAD;
 use super::unfit::Unfit;
 use crate::live::direct::Shared;
 use crate::live::windows::Windows;
@@ -52,6 +53,8 @@ pub(super) struct Pusher {
     unfit: std::sync::Mutex<Unfit>,
     /// Whether a publication has failed since the last success.
     has_failed: AtomicBool,
+    /// The time as of which the pass decides: it publishes no earlier.
+    from: AtomicI64,
 }
 
 /// Markers that must still be removed.
@@ -110,7 +113,13 @@ impl Pusher {
             markers: Mutex::default(),
             unfit: std::sync::Mutex::default(),
             has_failed: AtomicBool::new(false),
+            from: AtomicI64::new(0),
         }
+    }
+
+    /// Publications of the next pass begin at this time, which is at most [`LEAD`] away.
+    pub fn publish_from(&self, at: Time) {
+        self.from.store(at.0, Ordering::Relaxed);
     }
 
     pub fn pushes(&self, batch: &[Outgoing]) -> Vec<Push> {
@@ -233,6 +242,8 @@ impl Pusher {
         self.prepare(batch).await?;
         let pushes = self.pushes(batch);
         let suspects = self.suspect_left_behind(batch).await?;
+        let early = Time(self.from.load(Ordering::Relaxed)).since(clock::now());
+        tokio::time::sleep(early.min(LEAD)).await;
         self.attempts().begin(batch);
         let outcomes = self.publish(&pushes, None).await?;
         self.acquit(&suspects, batch, &outcomes);
@@ -299,6 +310,10 @@ impl Carrier for Pusher {
 
     fn refuses(&self, queue: &QueueName, priority: Priority) -> Option<String> {
         self.broker.refuses(queue, priority)
+    }
+
+    fn knows_repetitions(&self) -> bool {
+        self.broker.lists().is_some()
     }
 
     fn refuses_message(&self, id: &TaskId) -> Option<String> {

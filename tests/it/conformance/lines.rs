@@ -103,7 +103,7 @@ async fn only_the_window_goes_and_every_reception_makes_room(ledger: &Fixture) {
     let ids = insert(ledger, 8, |id| in_line(id, 0)).await;
     let pass = drain(ledger, 0, &broker).await;
     assert_eq!(broker.take(), ids[..3]);
-    assert!(pass.in_line && pass.dry && !pass.waiting, "{pass:?}");
+    assert!(pass.in_line && pass.dry && !pass.for_ends, "{pass:?}");
     assert_eq!(drain(ledger, 1, &broker).await.claimed, 0, "it is full");
     let at = ledger.in_line(ledger.task(&ids[5]).await.no).await.unwrap().expect("it waits");
     assert_eq!((at.queue.as_str(), at.ahead, at.in_broker, at.share.as_str()), ("celery", 2, 3, ""));

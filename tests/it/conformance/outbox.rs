@@ -127,10 +127,10 @@ async fn held_tasks_wait_for_their_time(ledger: &Fixture) {
     let broker = Broker::default();
     drain(ledger, 59, &broker).await;
     assert_eq!(broker.ids(), std::slice::from_ref(&at_once));
-    assert_eq!(ledger.backlog(after(59)).await.unwrap().next_due, Some(after(60)));
+    assert_eq!(ledger.next_due(after(59)).await.unwrap(), Some(after(60)));
     drain(ledger, 60, &broker).await;
     assert_eq!(broker.ids(), [at_once, later]);
-    assert_eq!(ledger.backlog(after(60)).await.unwrap().next_due, None);
+    assert_eq!(ledger.next_due(after(60)).await.unwrap(), None);
     assert_eq!(ledger.phase(&released).await, Phase::Held);
 }
 

@@ -20,6 +20,8 @@ on_both!(
     waiting_tasks_expire_are_revoked_and_paused,
     a_further_delivery_keeps_its_place_under_the_key,
     a_task_that_ends_while_its_pass_is_written_down_holds_nothing,
+    a_pass_says_whether_another_one_would_find_more,
+    refused_tasks_leave_their_gate_to_the_others,
 );
 
 /// One `tasks.slow` in ten seconds.
@@ -27,6 +29,8 @@ on_both!(
 struct Broker {
     published: Mutex<Vec<TaskId>>,
     refuses: bool,
+    /// The message of this task is refused.
+    unfit: Option<TaskId>,
 }
 
 #[async_trait]
@@ -41,6 +45,10 @@ impl Carrier for Broker {
 
     fn pace(&self, name: &str) -> Option<Duration> {
         (name == "tasks.slow").then_some(Duration::from_secs(10))
+    }
+
+    fn refuses_message(&self, id: &TaskId) -> Option<String> {
+        (self.unfit.as_ref() == Some(id)).then(|| "its message is too large".to_owned())
     }
 }
 
@@ -79,7 +87,8 @@ async fn a_rate_lets_tasks_pass_one_after_the_other(ledger: &Fixture) {
     let free = insert(ledger, 1, |id| held(id, "tasks.add")).await;
     let pass = drain(ledger, 0, &broker).await;
     assert_eq!(broker.take(), [ids[0].clone(), free[0].clone()]);
-    assert!(pass.waiting);
+    assert!(!pass.for_ends, "they wait for a time");
+    assert_eq!(pass.next_opening, Some(after(10)));
     assert_eq!(drain(ledger, 1, &broker).await.claimed, 0);
     let at = ledger.at_gate(ledger.task(&ids[2]).await.no).await.unwrap().expect("it waits");
     assert_eq!((at.gate.as_str(), at.ahead, at.max), ("the rate limit of tasks.slow", 1, None));
@@ -90,7 +99,7 @@ async fn a_rate_lets_tasks_pass_one_after_the_other(ledger: &Fixture) {
         assert_eq!(broker.take(), [ids[id].clone()], "at {seconds} s");
         assert_eq!(drain(ledger, seconds, &broker).await.claimed, 0);
     }
-    assert!(!drain(ledger, 46, &broker).await.waiting);
+    assert_eq!(drain(ledger, 46, &broker).await.next_opening, None);
     assert_eq!(ledger.history(&ids[3]).await, [(1, Phase::Held), (2, Phase::Queued)]);
     // All replicas know the time of the last publication, also after a restart.
     let late = insert(ledger, 1, |id| held(id, "tasks.slow")).await;
@@ -189,7 +198,7 @@ async fn waiting_tasks_expire_are_revoked_and_paused(ledger: &Fixture) {
     let pass = drain(ledger, 31, &broker).await;
     assert_eq!((pass.expired, pass.carried), (1, 0));
     assert_eq!(ledger.phase(&ids[3]).await, Phase::Expired);
-    assert!(!drain(ledger, 32, &broker).await.waiting);
+    assert!(!drain(ledger, 32, &broker).await.for_ends);
 }
 
 async fn a_further_delivery_keeps_its_place_under_the_key(ledger: &Fixture) {
@@ -256,4 +265,42 @@ async fn a_task_that_ends_while_its_pass_is_written_down_holds_nothing(ledger: &
     insert(ledger, 1, |id| keyed(id, &[("host", 1)])).await;
     ledger.drain(after(1), Duration::ZERO, 100, &Quick(ledger)).await.unwrap();
     assert_eq!(query(&ledger.url, "select count(*) from taskgate.gate_hold"), "0");
+}
+
+async fn a_pass_says_whether_another_one_would_find_more(ledger: &Fixture) {
+    let broker = Broker::default();
+    let ids = insert(ledger, 60, |id| keyed(id, &[("host", 100)])).await;
+    let pass = ledger.drain(after(1), Duration::ZERO, 25, &broker).await.unwrap();
+    assert_eq!((pass.carried, pass.again), (25, true), "more are due than a pass reads");
+    while ledger.drain(after(1), Duration::ZERO, 25, &broker).await.unwrap().again {}
+    assert_eq!(broker.take(), ids);
+    // More wait at a gate than a pass reads there.
+    let first = insert(ledger, 1, |id| keyed(id, &[("wide", 1)])).await;
+    drain(ledger, 2, &broker).await;
+    assert_eq!(broker.take(), first);
+    let narrow = insert(ledger, 1, |id| keyed(id, &[("wide", 1)])).await;
+    let wide = insert(ledger, 120, |id| keyed(id, &[("wide", 200)])).await;
+    while drain(ledger, 3, &broker).await.again {}
+    assert!(broker.take().is_empty(), "the narrow one comes first");
+    let pass = drain(ledger, 3, &broker).await;
+    assert_eq!((pass.claimed, pass.again, pass.for_ends), (0, false, true));
+    ledger.learn(&[record(&first[0], Phase::Succeeded, 4)], true).await.unwrap();
+    let mut passes = 1;
+    while drain(ledger, 5, &broker).await.again {
+        passes += 1;
+    }
+    assert_eq!((broker.take(), passes), ([narrow, wide].concat(), 4), "sixteen, twice fifty, and the rest");
+}
+
+/// A refused task that stayed at its gate would be claimed by every pass, one after the other without a pause.
+async fn refused_tasks_leave_their_gate_to_the_others(ledger: &Fixture) {
+    let ids = insert(ledger, 3, |id| keyed(id, &[("host", 1)])).await;
+    let broker = Broker { unfit: Some(ids[1].clone()), ..Broker::default() };
+    drain(ledger, 1, &Broker::default()).await;
+    ledger.learn(&[record(&ids[0], Phase::Succeeded, 2)], true).await.unwrap();
+    while drain(ledger, 3, &broker).await.again {}
+    let pass = drain(ledger, 3, &broker).await;
+    assert_eq!((pass.claimed, pass.again), (0, false), "{pass:?}");
+    assert_eq!(broker.take(), [ids[2].clone()], "the next one of the key goes");
+    assert_eq!(ledger.at_gate(ledger.task(&ids[1]).await.no).await.unwrap(), None);
 }

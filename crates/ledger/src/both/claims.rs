@@ -22,21 +22,30 @@ pub(super) struct Claimed {
     pub direct: bool,
 }
 
+/// The rows of a pass.
+pub(super) struct Claims {
+    pub rows: Vec<Claimed>,
+    /// Whether more rows may be due than were read.
+    pub is_full: bool,
+}
+
 /// Claims rows: first those picked from lines, in that order; then those that wait longest at open gates, and due ones, by acceptance.
 pub(super) async fn claim(
     tx: &mut Tx,
-    heads: &[(String, i64)],
+    heads: &[i64],
     picked: &[i64],
     now: Time,
     settle: Duration,
     limit: i64,
-) -> Result<Vec<Claimed>, Error> {
+) -> Result<Claims, Error> {
     let mut rows = Vec::new();
     if !heads.is_empty() || !picked.is_empty() {
-        let numbers: Vec<i64> = heads.iter().map(|(_, task_no)| *task_no).chain(picked.iter().copied()).collect();
+        let numbers: Vec<i64> = heads.iter().chain(picked).copied().collect();
         rows = sqlx::query(THESE).bind(list(&numbers)).fetch_all(&mut **tx).await?;
     }
-    rows.extend(sqlx::query(DUE).bind(now.0).bind(now.minus(settle).0).bind(limit).fetch_all(&mut **tx).await?);
+    let due = sqlx::query(DUE).bind(now.0).bind(now.minus(settle).0).bind(limit).fetch_all(&mut **tx).await?;
+    let is_full = due.len() as i64 >= limit;
+    rows.extend(due);
     let mut seen = HashSet::new();
     let claimed = |row: &AdapterRow| {
         let (accepted_at, wake_at): (i64, i64) = (row.try_get(1)?, row.try_get(4)?);
@@ -54,7 +63,7 @@ pub(super) async fn claim(
         let places: HashMap<i64, usize> = picked.iter().enumerate().map(|(place, no)| (*no, place)).collect();
         claimed.sort_by_key(|row| (places.get(&row.task_no).copied().unwrap_or(usize::MAX), row.task_no));
     }
-    Ok(claimed)
+    Ok(Claims { rows: claimed, is_full })
 }
 
 /// The rows of a pass, by what must be done with them.

@@ -16,14 +16,16 @@ statements! {
 }
 
 pub(super) async fn backlog(adapter: &Adapter, now: Time) -> Result<Backlog, Error> {
-    let pool = adapter.reads();
-    let row = sqlx::query(BACKLOG).bind(now.0).fetch_one(pool).await?;
-    let next: Option<i64> = sqlx::query(NEXT_DUE).bind(now.0).fetch_one(pool).await?.try_get(0)?;
+    let row = sqlx::query(BACKLOG).bind(now.0).fetch_one(adapter.reads()).await?;
     Ok(Backlog {
         due: row.try_get::<i64, _>(0)? + adapter.count_outside(now).await?,
         oldest: row.try_get::<Option<i64>, _>(1)?.map(Time),
-        next_due: next.filter(|&at| at != i64::MAX).map(Time),
     })
+}
+
+pub(super) async fn next_due(adapter: &Adapter, now: Time) -> Result<Option<Time>, Error> {
+    let next: Option<i64> = sqlx::query(NEXT_DUE).bind(now.0).fetch_one(adapter.reads()).await?.try_get(0)?;
+    Ok(next.filter(|&at| at != i64::MAX).map(Time))
 }
 
 pub(super) async fn requeue(

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::claims::{Claimed, Sorted, claim, let_go, sort};
+use super::claims::{Claimed, Claims, Sorted, claim, let_go, sort};
 use super::dialect::{Adapter, Tx};
 use super::{gate_writes, groups, learn, limits, line_writes, lines, outbox_rows, rate_gates};
 use crate::applied::Applied;
@@ -15,7 +15,7 @@ use crate::limits::Rules;
 use crate::line_reads;
 use crate::lines::Lines;
 use crate::passing::{self, Due, Passed};
-use crate::rate_gates::{Open, RateGate, Stopped, gates_of};
+use crate::rate_gates::{Heads, Open, RateGate, Stopped, Waiting, gates_of};
 use crate::{Carrier, Drained, Error, Event, NewGroup, News, Outgoing, Source, Task};
 use celery::task::{Phase, QueueName, TaskId, TaskName};
 use runtime::clock::Time;
@@ -33,9 +33,12 @@ pub(super) struct Decided {
     claimed: Vec<Claimed>,
     sorted: Sorted,
     passed: Passed,
+    heads: Heads,
+    /// Whether there were more rows than a pass reads.
+    is_cut: bool,
 }
 
-/// Decides what may be published. `None` when nothing is to be done; what waits comes in any case.
+/// Decides what may be published. `None` when nothing is to be done; what waits is returned in any case.
 pub(super) async fn decide(
     tx: &mut Tx,
     now: Time,
@@ -47,23 +50,28 @@ pub(super) async fn decide(
     let waiting = rate_gates::waiting(tx).await?;
     let mut lines = line_reads::load(&mut lines::Read(tx), carrier, limit).await?;
     let waits = Drained {
-        waiting: !waiting.is_empty(),
+        for_ends: waiting.iter().any(Waiting::is_for_ends),
         in_line: lines.is_waiting,
         dry: lines.is_dry,
         again: !lines.empty().is_empty(),
-        next_opening: waiting.iter().filter_map(|gate| gate.opening(carrier, &rules)).min(),
         ..Drained::default()
     };
-    let open = waiting.into_iter().filter(|gate| gate.is_open(now, carrier, &rules));
-    let open: Vec<Open> = open.map(|waiting| waiting.into_open(&rules)).collect();
-    let heads = gate_writes::first(tx, &open).await?;
-    let claimed = claim(tx, &heads, &lines.picked(), now, settle, limit).await?;
+    let (open, shut): (Vec<Waiting>, Vec<Waiting>) =
+        waiting.into_iter().partition(|gate| gate.is_open(now, carrier, &rules));
+    let waits = Drained { next_opening: shut.iter().filter_map(|gate| gate.opening(carrier, &rules)).min(), ..waits };
+    let open: Vec<Open> = open.into_iter().map(|waiting| waiting.into_open(&rules)).collect();
+    let heads =
+        Heads::new(gate_writes::first(tx, &open).await?, &open, shut.into_iter().map(|gate| gate.gate).collect());
+    let Claims { rows: claimed, is_full } = claim(tx, &heads.numbers(), &lines.picked(), now, settle, limit).await?;
     if claimed.is_empty() && !waits.again {
-        return Ok((waits, None));
+        // Those that may pass are locked by other transactions.
+        let next_opening = if heads.is_empty() { waits.next_opening } else { Some(now) };
+        return Ok((Drained { next_opening, ..waits }, None));
     }
+    let is_cut = is_full || lines.is_cut;
     let mut sorted = sort(tx, &claimed, now, carrier).await?;
-    let passed = pass(tx, &mut sorted, &claimed, (&heads, &open), &mut lines, &rules, now, carrier).await?;
-    Ok((waits, Some(Decided { lines, claimed, sorted, passed })))
+    let passed = pass(tx, &mut sorted, &claimed, &heads, &mut lines, &rules, now, carrier).await?;
+    Ok((waits, Some(Decided { lines, claimed, sorted, passed, heads, is_cut })))
 }
 
 /// Applies limits and windows.
@@ -72,7 +80,7 @@ async fn pass(
     tx: &mut Tx,
     sorted: &mut Sorted,
     claimed: &[Claimed],
-    heads: (&[(String, i64)], &[Open]),
+    heads: &Heads,
     lines: &mut Lines,
     rules: &Rules,
     now: Time,
@@ -141,7 +149,8 @@ pub(super) async fn carry(carrier: &dyn Carrier, outgoing: &[Outgoing]) -> Vec<i
     tokio::time::timeout(CARRY, carrier.carry(outgoing)).await.unwrap_or_default()
 }
 
-/// Records what was published and what became of the other rows. `waits` is from [`decide`].
+/// Records what was published and what became of the other rows. `waits` is from [`decide`]. `is_repeatable`: if a crash undoes the
+/// record, the next pass publishes nothing twice.
 pub(super) async fn record(
     adapter: &Adapter,
     tx: &mut Tx,
@@ -149,19 +158,24 @@ pub(super) async fn record(
     decided: Decided,
     mut carried: Vec<i64>,
     now: Time,
+    is_repeatable: bool,
 ) -> Result<Drained, Error> {
-    let Decided { lines, mut sorted, passed, .. } = decided;
+    let Decided { lines, claimed, mut sorted, passed, heads, is_cut } = decided;
     carried.extend(sorted.taken.iter().map(|task| task.no));
+    // An end must survive a crash of the server.
+    let is_relaxed = is_repeatable && sorted.expired.is_empty();
     let resumed = let_go(tx, &mut sorted).await?.then_some(now);
-    let next_opening = [waits.next_opening, passed.passes.opening, resumed].into_iter().flatten().min();
     let mut gone = sorted.over.clone();
     gone.extend(sorted.expired.iter().map(|task| task.no));
     outbox_rows::remove(tx, &gone).await?;
-    let mut events = outbox_rows::carried(adapter, tx, &carried, now).await?;
+    let mut events = outbox_rows::carried(adapter, tx, &carried, now, is_relaxed).await?;
     // No other transaction can end a published task now: it has either committed, so that `settle` does not count the task, or comes later
     // and takes the task out of the count.
     let Passed { due, stopped, entering, windowed, passes } = passed;
-    gate_writes::settle(tx, passes.settled(&carried, now)).await?;
+    let stop_opens = passes.opening;
+    let settled = passes.settled(&carried, now);
+    let after = heads.after(&carried, &stopped, &settled, now);
+    gate_writes::settle(tx, settled).await?;
     let occupied: Vec<(i64, String)> = windowed.into_iter().filter(|(no, _)| carried.contains(no)).collect();
     line_writes::settle(tx, &lines, &carried, &occupied, &entering).await?;
     let expired = expire(adapter, tx, &sorted, &stopped, now, &mut events).await?;
@@ -171,9 +185,11 @@ pub(super) async fn record(
         claimed: due.len() + sorted.taken.len() + expired,
         carried: carried.len(),
         expired,
-        waiting: waits.waiting || !stopped.is_empty(),
+        for_ends: waits.for_ends || stopped.iter().any(|stopped| stopped.gate.max().is_some()),
         in_line: waits.in_line || !entering.is_empty(),
-        next_opening,
+        // Rows that another transaction has locked must not make a pass follow the other without a pause.
+        again: waits.again || (!claimed.is_empty() && (is_cut || after.is_cut)),
+        next_opening: [waits.next_opening, stop_opens, after.opening, resumed].into_iter().flatten().min(),
         ..waits
     })
 }

@@ -20,8 +20,13 @@ statements! {
          (select r.spacing from gate_rate r where r.gate = w.gate) as spacing, \
          (select count(*) from gate_hold h where h.gate = w.gate) as holders \
          from waiting w where w.gate is not null limit 10000";
-    RATES = concat!("select gate, opens_at from gate_rate where gate ", among!("$1"));
-    HOLDERS = concat!("select gate, task_no from gate_hold where gate ", among!("$1"));
+    /// When rates open, and the tasks under way.
+    STATES = concat!(
+        "select gate, opens_at, cast(null as bigint) as task_no from gate_rate where gate ",
+        among!("$1"),
+        " union all select gate, cast(null as bigint), task_no from gate_hold where gate ",
+        among!("$1")
+    );
     AT_GATE = "select o.gate, o.gate_max, (select count(*) from (select 1 from outbox b \
          where b.gate = o.gate and b.task_no < o.task_no limit 10000) as before) as ahead, \
          (select opens_at from gate_rate r where r.gate = o.gate) as opens_at, \
@@ -56,11 +61,13 @@ pub(super) async fn load<'a>(tx: &mut Tx, wanted: impl Iterator<Item = &'a RateG
         return Ok(gates);
     }
     let names: Vec<&str> = names.into_iter().collect();
-    for row in sqlx::query(RATES).bind(list(&names)).fetch_all(&mut **tx).await? {
-        gates.rates.insert(row.try_get(0)?, row.try_get(1)?);
-    }
-    for row in sqlx::query(HOLDERS).bind(list(&names)).fetch_all(&mut **tx).await? {
-        gates.holders.entry(row.try_get(0)?).or_default().insert(row.try_get(1)?);
+    for row in sqlx::query(STATES).bind(list(&names)).fetch_all(&mut **tx).await? {
+        if let Some(opens_at) = row.try_get(1)? {
+            gates.rates.insert(row.try_get(0)?, opens_at);
+        }
+        if let Some(task_no) = row.try_get(2)? {
+            gates.holders.entry(row.try_get(0)?).or_default().insert(task_no);
+        }
     }
     Ok(gates)
 }

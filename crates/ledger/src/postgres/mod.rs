@@ -256,6 +256,10 @@ impl Ledger for PostgresLedger {
         outbox::backlog(self, now).await
     }
 
+    async fn next_due(&self, now: Time) -> Result<Option<Time>, Error> {
+        outbox::next_due(self, now).await
+    }
+
     async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
         withdraw::withdraw(&self.store, id, news).await
     }

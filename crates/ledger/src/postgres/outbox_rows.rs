@@ -50,8 +50,8 @@ statements! {
     PARK = "update taskgate.outbox o set parked = n.queue, gate = null, gate_max = null, \
          line = null, rank = null, share = null, wake_at = n.wake_at \
          from unnest($1::bigint[], $2::text[], $3::bigint[]) as n(task_no, queue, wake_at) where o.task_no = n.task_no";
-    /// Rows that must not be published now sleep until these times.
-    SLEEP = "update taskgate.outbox o set line = null, rank = null, share = null, \
+    /// Rows that must not be published now sleep until these times. At a gate that is open they would be claimed in every pass.
+    SLEEP = "update taskgate.outbox o set gate = null, gate_max = null, line = null, rank = null, share = null, \
          wake_at = n.wake_at from unnest($1::bigint[], $2::bigint[]) as n(task_no, wake_at) \
          where o.task_no = n.task_no";
     /// Locks the outbox rows of these tasks.
@@ -86,7 +86,7 @@ pub(super) async fn drain(
     };
     let outgoing = decided.outgoing(&mut tx).await?;
     let carried = passes::carry(carrier, &outgoing).await;
-    let drained = passes::record(adapter, &mut tx, waits, decided, carried, now).await?;
+    let drained = passes::record(adapter, &mut tx, waits, decided, carried, now, carrier.knows_repetitions()).await?;
     tx.commit().await?;
     Ok(drained)
 }
@@ -103,9 +103,15 @@ async fn gather_left_behind(store: &Store, now: Time, settle: Duration) -> Resul
     Ok(())
 }
 
-/// Records publications in the transaction of the pass that made them.
-pub(super) async fn carried(adapter: &Adapter, tx: &mut Tx, numbers: &[i64], now: Time) -> Result<Vec<Event>, Error> {
-    publication::carried(tx, &adapter.store, numbers, now).await
+/// Records publications in the transaction of the pass that made them. `is_relaxed`: its commit need not wait for the disk.
+pub(super) async fn carried(
+    adapter: &Adapter,
+    tx: &mut Tx,
+    numbers: &[i64],
+    now: Time,
+    is_relaxed: bool,
+) -> Result<Vec<Event>, Error> {
+    publication::carried(tx, &adapter.store, numbers, now, is_relaxed).await
 }
 
 /// The tasks with these numbers, by number, without the large texts.

@@ -198,14 +198,20 @@ fn told(row: &PgRow) -> Result<Told, Error> {
 }
 
 /// Records publications in the transaction of the pass that made them.
-pub(super) async fn carried(tx: &mut Tx, store: &Store, numbers: &[i64], now: Time) -> Result<Vec<Event>, Error> {
+pub(super) async fn carried(
+    tx: &mut Tx,
+    store: &Store,
+    numbers: &[i64],
+    now: Time,
+    is_relaxed: bool,
+) -> Result<Vec<Event>, Error> {
     if numbers.is_empty() {
         return Ok(Vec::new());
     }
     let pushed = Pushed::new(store, &numbers.iter().map(|no| (*no, now)).collect::<Vec<_>>());
     let mut moved = Vec::with_capacity(pushed.numbers.len());
     for part in pushed.parts() {
-        moved.extend(mark_published(&mut **tx, store, &pushed, part, false).await?);
+        moved.extend(mark_published(&mut **tx, store, &pushed, part, is_relaxed).await?);
     }
     if let Some(late) = pushed.without(&moved)? {
         note_late(&mut **tx, late).await?;

@@ -175,6 +175,10 @@ impl Ledger for SqliteLedger {
         outbox::backlog(self, now).await
     }
 
+    async fn next_due(&self, now: Time) -> Result<Option<Time>, Error> {
+        outbox::next_due(self, now).await
+    }
+
     async fn withdraw(&self, id: &TaskId, news: News) -> Result<Withdrawn, Error> {
         let _alone = self.carrying.lock().await;
         outbox_rows::withdraw(&self.pools, id, news).await

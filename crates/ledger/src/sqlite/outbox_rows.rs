@@ -52,8 +52,9 @@ statements! {
     PARK = "update outbox set parked = 1, gate = null, gate_max = null, \
          line = null, rank = null, share = null, wake_at = coalesce((select expires_at from task t \
          where t.task_no = outbox.task_no), 9223372036854775807) where task_no in (select value from json_each($1))";
-    /// Rows that must not be published now sleep until `$2`, or until they expire.
-    SLEEP = "update outbox set line = null, rank = null, share = null, wake_at = min($2, coalesce((select expires_at from task t \
+    /// Rows that must not be published now sleep until `$2`, or until they expire. At a gate that is open they would be claimed in every pass.
+    SLEEP = "update outbox set gate = null, gate_max = null, line = null, rank = null, share = null, \
+         wake_at = min($2, coalesce((select expires_at from task t \
          where t.task_no = outbox.task_no), $2)) where task_no in (select value from json_each($1))";
     TAKE = "delete from outbox where task_no = (select task_no from task where task_id = $1)";
     /// These tasks are not published directly, see [`DUE`].
@@ -86,7 +87,13 @@ async fn mark_published(tx: &mut Tx, pushed: &[(i64, Time)]) -> Result<Vec<Event
 }
 
 /// Records the publications of a pass, all with the same time.
-pub(super) async fn carried(_: &Adapter, tx: &mut Tx, numbers: &[i64], now: Time) -> Result<Vec<Event>, Error> {
+pub(super) async fn carried(
+    _: &Adapter,
+    tx: &mut Tx,
+    numbers: &[i64],
+    now: Time,
+    _is_relaxed: bool,
+) -> Result<Vec<Event>, Error> {
     let pushed: Vec<(i64, Time)> = numbers.iter().map(|no| (*no, now)).collect();
     mark_published(tx, &pushed).await
 }
@@ -108,7 +115,7 @@ pub(super) async fn drain(
     tx.commit().await?;
     let carried = passes::carry(carrier, &outgoing).await;
     let mut tx = adapter.begin().await?;
-    let drained = passes::record(adapter, &mut tx, waits, decided, carried, now).await?;
+    let drained = passes::record(adapter, &mut tx, waits, decided, carried, now, carrier.knows_repetitions()).await?;
     tx.commit().await?;
     Ok(drained)
 }
