@@ -1,6 +1,6 @@
 //! taskgate beside what it replaces, on one machine, in one run: `make bench`, or `cargo bench --bench gateway -- submit streams`
 //! for some of its sections (`cost`, `submit`, `dev`, `batches`, `replicas`, `results`, `latency`, `streams`, `recorder`, `beat`,
-//! `hostile`, `wake`, `window`, `enqueue`, and `rabbit`, which needs a `rabbitmq-server` and is measured only when it is named).
+//! `hostile`, `wake`, `window`, `enqueue`, `lateness`, `shares`, `keys`, and `rabbit`, which needs a `rabbitmq-server` and is measured only when it is named).
 //!
 //! Starts its own Redis, PostgreSQL (with fsync), Celery worker, the peers and taskgate, loads each in turn from this process,
 //! and prints one table with ratios. Floors (a handler that only answers, `redis-benchmark`, `pgbench` with the same row) show
@@ -167,6 +167,9 @@ async fn run(sections: &[String]) {
     }
     if wanted("shares") {
         shares::measure(&mut bench).await;
+    }
+    if wanted("keys") {
+        shares::keys(&mut bench).await;
     }
     if wanted("uploads") {
         uploads::measure(&mut bench).await;

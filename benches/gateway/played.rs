@@ -17,6 +17,8 @@ const WORKER: &str = "played@bench";
 /// Seconds after which the queue counts as empty: longer than any release takes.
 const EMPTY_AFTER: &str = "20";
 const LONGEST: Duration = Duration::from_secs(30);
+/// Messages that are taken together.
+const AT_ONCE: u32 = 1_000;
 
 pub struct Played {
     taking: MultiplexedConnection,
@@ -44,9 +46,22 @@ impl Played {
         command.arg(self.queue).arg(EMPTY_AFTER);
         let taken: Option<(String, String)> =
             command.query_async(&mut self.taking).await.expect("redis-server answers");
-        let message: serde_json::Value = serde_json::from_str(&taken?.1).expect("a message is JSON");
-        Some(TaskId::parse(message["headers"]["id"].as_str().expect("a task's message")).expect("an id"))
+        Some(task_of(&taken?.1))
     }
+
+    /// As [`Played::take`], and all others that are there by then.
+    pub async fn take_all(&mut self) -> Vec<TaskId> {
+        let Some(first) = self.take().await else { return Vec::new() };
+        let mut command = redis::cmd("RPOP");
+        command.arg(self.queue).arg(AT_ONCE);
+        let others: Option<Vec<String>> = command.query_async(&mut self.taking).await.expect("redis-server answers");
+        std::iter::once(first).chain(others.unwrap_or_default().iter().map(|message| task_of(message))).collect()
+    }
+}
+
+fn task_of(message: &str) -> TaskId {
+    let message: serde_json::Value = serde_json::from_str(message).expect("a message is JSON");
+    TaskId::parse(message["headers"]["id"].as_str().expect("a task's message")).expect("an id")
 }
 
 /// Sends a worker's events about tasks.
@@ -56,9 +71,16 @@ pub struct Teller(MultiplexedConnection);
 impl Teller {
     /// Reports that the worker has received the message.
     pub async fn received(&mut self, id: &TaskId) {
-        let call = Call { name: Some("demo.add".into()), ..Call::default() };
+        self.received_all(std::slice::from_ref(id)).await;
+    }
+
+    /// The worker has these messages.
+    pub async fn received_all(&mut self, ids: &[TaskId]) {
         let mut pipeline = redis::pipe();
-        publish(&mut pipeline, id, TaskNews::Received(Box::new(call)));
+        for id in ids {
+            let call = Call { name: Some("demo.add".into()), ..Call::default() };
+            publish(&mut pipeline, id, TaskNews::Received(Box::new(call)));
+        }
         self.send(&pipeline).await;
     }
 
