@@ -35,13 +35,17 @@ pub async fn submit(bench: &Bench, count: usize, line: impl Fn(usize) -> Value +
 
 /// Returns when this many tasks wait in lines and PostgreSQL's planner has current statistics.
 pub async fn until_in_line(bench: &Bench, count: usize) {
-    let question = "select count(*) from taskgate.outbox where line is not null";
-    wait::within(PATIENCE, "the tasks wait for room", async || {
+    until(bench, "select count(*) from taskgate.outbox where line is not null", count).await;
+}
+
+/// Returns when this question has this answer and PostgreSQL's planner has current statistics.
+pub async fn until(bench: &Bench, question: &str, count: usize) {
+    wait::within(PATIENCE, "the tasks wait", async || {
         tokio::time::sleep(Duration::from_millis(500)).await;
         (postgres::query(&bench.database, question) == count.to_string()).then_some(())
     })
     .await;
-    for table in ["outbox", "flight", "task", "line_share", "window_slot"] {
+    for table in ["outbox", "flight", "task", "line_share", "window_slot", "gate_wait", "gate_hold"] {
         postgres::query(&bench.database, &format!("vacuum analyze taskgate.{table}"));
     }
     postgres::query(&bench.cluster.url("postgres"), "checkpoint");

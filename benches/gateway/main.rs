@@ -19,6 +19,7 @@ mod floors;
 #[path = "../../tests/it/harness/mod.rs"]
 mod harness;
 mod hostile;
+mod keys;
 mod latency;
 mod lateness;
 mod load;
@@ -169,7 +170,7 @@ async fn run(sections: &[String]) {
         shares::measure(&mut bench).await;
     }
     if wanted("keys") {
-        shares::keys(&mut bench).await;
+        keys::measure(&mut bench).await;
     }
     if wanted("uploads") {
         uploads::measure(&mut bench).await;

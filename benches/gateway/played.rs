@@ -59,7 +59,8 @@ impl Played {
     }
 }
 
-fn task_of(message: &str) -> TaskId {
+/// The id of a message's task.
+pub fn task_of(message: &str) -> TaskId {
     let message: serde_json::Value = serde_json::from_str(message).expect("a message is JSON");
     TaskId::parse(message["headers"]["id"].as_str().expect("a task's message")).expect("an id")
 }

@@ -1,13 +1,12 @@
-//! Fair shares: how long a small tenant waits behind a large one, what weights come to (`shares`), and what a release costs among many
-//! keys (`keys`).
+//! Fair shares: how long a small tenant waits behind a large one, and what weights come to.
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::filling::{submit, until_in_line};
+use super::filling::submit;
 use super::harness::{Celery, CeleryOptions, Gateway, postgres, wait};
-use super::played::{at, median, releases};
+use super::played::median;
 use super::{AFTER_START, Bench, SETTINGS};
 
 const LARGE: usize = 10_000;
@@ -17,9 +16,6 @@ const ROUNDS: usize = 3;
 /// Tasks of each of two keys, and how many starts are counted, of both.
 const SHARED: usize = 6_000;
 const COUNTED: i64 = 6_000;
-const KEYS: [(usize, &str); 2] = [(1_000, "few"), (100_000, "many")];
-const TASKS: usize = 100_000;
-const RELEASES: usize = 300;
 const LABELLED: &str = "from taskgate.tasks t join taskgate.label l on l.task_no = t.task_no and l.key = 'of'";
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -45,14 +41,7 @@ pub async fn measure(bench: &mut Bench) {
     bench.renew();
 }
 
-/// What a release costs among many keys.
-pub async fn keys(bench: &mut Bench) {
-    bench.table.heading(&format!("A release among {TASKS} tasks that wait, of few keys and of many"));
-    many_keys(bench).await;
-    bench.renew();
-}
-
-async fn begin(bench: &mut Bench, config: &str) {
+pub async fn begin(bench: &mut Bench, config: &str) {
     bench.renew();
     let config = format!("{SETTINGS}limits.backlog = 2000000\n{config}");
     bench.gateway = Gateway::serve(&bench.database, &bench.redis.url(0), &bench.redis.url(1), &config);
@@ -109,33 +98,4 @@ async fn by_weight(bench: &mut Bench) -> f64 {
          order by t.started_at limit {COUNTED}) s where s.value = 'two'"
     );
     figure(bench, &sql) as f64 / COUNTED as f64
-}
-
-/// As many tasks of few keys and of many, released one at a time.
-async fn many_keys(bench: &mut Bench) {
-    let mut found = Vec::new();
-    for (keys, queue) in KEYS {
-        begin(bench, &format!("[queues.{queue}]\nwindow = 1\n")).await;
-        submit(bench, TASKS, move |n| {
-            let key = format!("tenant-{}", n % keys);
-            json!({"task": "demo.add", "args": [n, 1], "queue": queue, "fair": {"key": key}})
-        })
-        .await;
-        until_in_line(bench, TASKS - 1).await;
-        let of = releases(bench, queue, RELEASES).await;
-        bench.table.note(format!(
-            "{TASKS} tasks of {keys} keys: a release p50 {:.1} ms, p99 {:.1} ms; {:.0} µs of PostgreSQL",
-            at(&of.took, 0.5),
-            at(&of.took, 0.99),
-            of.micros
-        ));
-        found.push((at(&of.took, 0.5), of.micros));
-    }
-    bench.table.note(format!(
-        "{} keys beside {}: {:.2} × the time, {:.2} × the processor time",
-        KEYS[1].0,
-        KEYS[0].0,
-        found[1].0 / found[0].0,
-        found[1].1 / found[0].1
-    ));
 }

@@ -287,6 +287,43 @@ create table taskgate.limit_rule (
     changed_at bigint not null
 );
 
+-- Limits at which tasks wait, each with the time from which a pass must look at it. Only passes write here.
+create table taskgate.gate_wait (
+    gate    text collate "C" primary key,
+    look_at bigint not null
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0);
+create index gate_wait_look on taskgate.gate_wait (look_at, gate);
+
+-- Limits that the next pass must look at: a task has come there or gone, one under way has ended, or a rule was set.
+create table taskgate.gate_news (
+    no   bigint generated always as identity primary key,
+    gate text collate "C" not null
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0);
+
+-- Triggers write the news, so that no statement forgets it.
+create function taskgate.tell_gate() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'DELETE' then
+        insert into taskgate.gate_news (gate) values (old.gate);
+    else
+        insert into taskgate.gate_news (gate) values (new.gate);
+    end if;
+    return null;
+end $$;
+create trigger tell_gate_in after insert on taskgate.outbox for each row when (new.gate is not null) execute function taskgate.tell_gate();
+create trigger tell_gate_out after delete on taskgate.outbox for each row when (old.gate is not null) execute function taskgate.tell_gate();
+create trigger tell_gate_end after delete on taskgate.gate_hold for each row execute function taskgate.tell_gate();
+create trigger tell_gate_reset after delete on taskgate.gate_rate for each row execute function taskgate.tell_gate();
+
+create function taskgate.tell_rule() returns trigger language plpgsql as $$
+declare
+    changed text := case when tg_op = 'DELETE' then old.key else new.key end;
+begin
+    insert into taskgate.gate_news (gate) values ('key ' || changed), ('pace ' || changed);
+    return null;
+end $$;
+create trigger tell_rule after insert or update or delete on taskgate.limit_rule for each row execute function taskgate.tell_rule();
+
 -- Published tasks that no worker has received, of queues with a window. A row is deleted in the transaction that records the receipt.
 create table taskgate.window_slot (
     task_no bigint primary key,

@@ -431,6 +431,42 @@ create table limit_rule (
     changed_at integer not null
 );
 
+-- Limits at which tasks wait, each with the time from which a pass must look at it. Only passes write here.
+create table gate_wait (
+    gate    text primary key,
+    look_at integer not null
+);
+create index gate_wait_look on gate_wait (look_at, gate);
+
+-- Limits that the next pass must look at: a task has come there or gone, one under way has ended, or a rule was set.
+create table gate_news (
+    no   integer primary key autoincrement,
+    gate text not null
+);
+
+-- Triggers write the news, so that no statement forgets it.
+create trigger tell_gate_in after insert on outbox when new.gate is not null begin
+    insert into gate_news (gate) values (new.gate);
+end;
+create trigger tell_gate_out after delete on outbox when old.gate is not null begin
+    insert into gate_news (gate) values (old.gate);
+end;
+create trigger tell_gate_end after delete on gate_hold begin
+    insert into gate_news (gate) values (old.gate);
+end;
+create trigger tell_gate_reset after delete on gate_rate begin
+    insert into gate_news (gate) values (old.gate);
+end;
+create trigger tell_rule_set after insert on limit_rule begin
+    insert into gate_news (gate) values ('key ' || new.key), ('pace ' || new.key);
+end;
+create trigger tell_rule_changed after update on limit_rule begin
+    insert into gate_news (gate) values ('key ' || new.key), ('pace ' || new.key);
+end;
+create trigger tell_rule_reset after delete on limit_rule begin
+    insert into gate_news (gate) values ('key ' || old.key), ('pace ' || old.key);
+end;
+
 -- Published tasks that no worker has received, of queues with a window. A row is deleted in the transaction that records the receipt.
 create table window_slot (
     task_no integer primary key,

@@ -34,6 +34,7 @@ mod limits;
 mod line_reads;
 mod lines;
 mod logs;
+mod looks;
 mod passing;
 pub mod postgres;
 mod query;

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use super::limits::Rules;
 use super::lines::{Entering, Lines};
+use super::looks::Looks;
 use super::rate_gates::{Heads, Passes, RateGate, RateGates, Stopped, gates_of};
 use super::{Carrier, Task};
 use runtime::clock::Time;
@@ -60,13 +61,13 @@ pub(super) fn let_through(
     due: Vec<Due>,
     taken: Vec<(i64, Vec<RateGate>)>,
     before: RateGates,
-    heads: &Heads,
+    (heads, looks): (&Heads, &Looks),
     lines: &mut Lines,
     carrier: &dyn Carrier,
     now: Time,
 ) -> Passed {
     let mut state = before.clone();
-    heads.close_shut(&mut state);
+    heads.close_shut(&mut state, looks);
     let mut passed = Passed {
         due: Vec::with_capacity(due.len()),
         stopped: Vec::new(),
@@ -79,7 +80,6 @@ pub(super) fn let_through(
         let is_ours = candidate.task.phase.is_ours();
         heads.close_before(no, &mut state);
         if let Err(gate) = if is_ours { state.admit(no, &candidate.gates, now) } else { Ok(()) } {
-            passed.passes.note_stop(&gate, &state);
             let is_there = candidate.waits_at(&gate);
             passed.stopped.push(Stopped { task_no: no, id: candidate.task.id, gate, is_there });
             continue;

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use serde::Deserialize;
 
 use super::limits::{KEY, PACE, Rule, Rules};
+use super::looks::Looks;
 use super::{Carrier, Task};
 use celery::task::TaskId;
 use celery::task::limit::KeyLimit;
@@ -126,11 +127,6 @@ impl Waiting {
         most.min(HEADS)
     }
 
-    /// Whether its tasks wait until others have ended.
-    pub fn is_for_ends(&self) -> bool {
-        self.max.is_some()
-    }
-
     /// Whether this gate lets the first task pass.
     pub fn is_open(&self, now: Time, carrier: &dyn Carrier, rules: &Rules) -> bool {
         let rule = self.key().and_then(|key| rules.get(key));
@@ -171,6 +167,8 @@ pub(super) struct RateGates {
     pub rates: HashMap<String, i64>,
     /// Tasks under way, by key.
     pub holders: HashMap<String, HashSet<i64>>,
+    /// Gates at which tasks wait.
+    pub waited_for: HashSet<String>,
     closed: HashSet<String>,
 }
 
@@ -200,10 +198,13 @@ impl RateGates {
         }
         match gate {
             RateGate::Rate { name, .. } => self.rates.get(name).is_none_or(|at| *at <= now.0),
-            RateGate::Key { name, max } => {
-                self.holders.get(name).map_or(0, HashSet::len) < usize::try_from(*max).unwrap_or(0)
-            }
+            RateGate::Key { name, max } => self.has_room(name, *max),
         }
+    }
+
+    /// Whether fewer tasks of a key are under way than this.
+    pub fn has_room(&self, name: &str, max: i32) -> bool {
+        self.holders.get(name).map_or(0, HashSet::len) < usize::try_from(max).unwrap_or(0)
     }
 
     fn count(&mut self, task_no: i64, gates: &[RateGate], now: Time) {
@@ -268,83 +269,59 @@ pub(super) struct Settled {
 
 /// The first tasks of the gates that are open.
 pub(super) struct Heads {
-    by_gate: HashMap<String, Vec<i64>>,
+    numbers: Vec<i64>,
+    open: HashSet<String>,
     /// Gates with more waiting tasks than were read, each with the last task that was read. No later task passes there in this pass.
     cut: Vec<(String, i64)>,
-    /// Gates whose first task may not pass. No other task passes there either.
-    shut: Vec<String>,
 }
 
 impl Heads {
     /// `found` by number, of the open gates.
-    pub fn new(found: Vec<(String, i64)>, open: &[Open], shut: Vec<String>) -> Self {
-        let mut by_gate: HashMap<String, Vec<i64>> = HashMap::new();
+    pub fn new(found: &[(String, i64)], open: Vec<Open>) -> Self {
+        let mut by_gate: HashMap<&str, Vec<i64>> = HashMap::new();
         for (gate, task_no) in found {
-            by_gate.entry(gate).or_default().push(task_no);
+            by_gate.entry(gate).or_default().push(*task_no);
         }
         let cut = open.iter().filter_map(|open| {
-            let heads = by_gate.get(&open.gate).filter(|heads| heads.len() as i64 >= open.heads)?;
+            let heads = by_gate.get(open.gate.as_str()).filter(|heads| heads.len() as i64 >= open.heads)?;
             Some((open.gate.clone(), *heads.last()?))
         });
         let cut = cut.collect();
-        Self { by_gate, cut, shut }
+        let numbers = found.iter().map(|(_, task_no)| *task_no).collect();
+        Self { numbers, open: open.into_iter().map(|open| open.gate).collect(), cut }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.by_gate.is_empty()
+    pub fn numbers(&self) -> &[i64] {
+        &self.numbers
     }
 
-    pub fn close_shut(&self, gates: &mut RateGates) {
-        self.shut.iter().for_each(|gate| gates.close(gate));
-    }
-
-    pub fn numbers(&self) -> Vec<i64> {
-        self.by_gate.values().flatten().copied().collect()
+    /// Closes the gates whose first task may not pass: no other task passes there either.
+    pub fn close_shut(&self, gates: &mut RateGates, looks: &Looks) {
+        let shut: Vec<String> = gates.waited_for.iter().filter(|gate| !self.open.contains(*gate)).cloned().collect();
+        for gate in shut.iter().map(String::as_str).chain(looks.shut()) {
+            gates.close(gate);
+        }
     }
 
     pub fn close_before(&self, task_no: i64, gates: &mut RateGates) {
         self.cut.iter().filter(|(_, last)| *last < task_no).for_each(|(gate, _)| gates.close(gate));
     }
 
-    /// What a pass leaves at gates that were open and stopped nobody, when these tasks were published. A gate that stopped a task has
-    /// said when it opens again.
-    pub fn after(&self, carried: &[i64], stopped: &[Stopped], settled: &Settled, now: Time) -> AfterHeads {
-        let carried: HashSet<i64> = carried.iter().copied().collect();
-        let stopped: HashSet<&str> = stopped.iter().map(|stopped| stopped.gate.name()).collect();
-        let is_cut = self.cut.iter().any(|(gate, _)| !stopped.contains(gate.as_str()));
-        // Another transaction has locked these: the pass left them where they were.
-        let left = self.by_gate.iter().filter(|(gate, heads)| {
-            is_rate(gate) && !stopped.contains(gate.as_str()) && heads.iter().any(|no| !carried.contains(no))
-        });
-        let opens = |gate: &str| settled.rates.iter().find(|(name, ..)| name == gate).map(|(_, at, _)| Time(*at));
-        AfterHeads { is_cut, opening: left.map(|(gate, _)| opens(gate).unwrap_or(now)).min() }
+    /// Whether another pass would find more at a gate that is still open.
+    pub fn are_cut(&self, looks: &Looks, now: Time) -> bool {
+        self.cut.iter().any(|(gate, _)| looks.is_due(gate, now))
     }
-}
-
-fn is_rate(gate: &str) -> bool {
-    gate.starts_with(RATE) || gate.starts_with(PACE)
-}
-
-/// What still waits at the gates that were open.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct AfterHeads {
-    /// Whether none of the tasks of a gate that were read was stopped there, so that the next ones may follow.
-    pub is_cut: bool,
-    /// When the first of the rates opens again.
-    pub opening: Option<Time>,
 }
 
 /// The tasks that were let through, with the earlier state of the gates.
 pub(super) struct Passes {
     before: RateGates,
     passed: Vec<(i64, Vec<RateGate>)>,
-    /// When the first rate that stopped a task opens again.
-    pub opening: Option<Time>,
 }
 
 impl Passes {
     pub fn new(before: RateGates) -> Self {
-        Self { before, passed: Vec::new(), opening: None }
+        Self { before, passed: Vec::new() }
     }
 
     pub fn note(&mut self, task_no: i64, gates: Vec<RateGate>) {
@@ -353,15 +330,22 @@ impl Passes {
         }
     }
 
-    pub fn note_stop(&mut self, gate: &RateGate, state: &RateGates) {
-        let opens = state.rates.get(gate.name()).copied().map(Time);
-        self.opening = [self.opening, opens].into_iter().flatten().min();
+    /// The gates as the pass leaves them. Tasks that went into a line instead do not count.
+    pub fn state(&self, carried: &[i64], now: Time) -> RateGates {
+        let mut state = self.before.clone();
+        self.carried(carried).for_each(|(task_no, gates)| state.count(task_no, gates, now));
+        state
     }
 
     pub fn settled(self, carried: &[i64], now: Time) -> Settled {
+        let before = self.before.clone();
+        before.settle(self.carried(carried), now)
+    }
+
+    fn carried(&self, carried: &[i64]) -> impl Iterator<Item = (i64, &[RateGate])> {
         let carried: HashSet<i64> = carried.iter().copied().collect();
-        let passed = self.passed.iter().filter(|(task_no, _)| carried.contains(task_no));
-        self.before.settle(passed.map(|(task_no, gates)| (*task_no, gates.as_slice())), now)
+        let passed = self.passed.iter().filter(move |(task_no, _)| carried.contains(task_no));
+        passed.map(|(task_no, gates)| (*task_no, gates.as_slice()))
     }
 }
 

@@ -115,38 +115,18 @@ fn few_more_waiting_tasks_are_read_than_may_pass() {
     assert_eq!(waiting(Some(1), None, 0).into_open(&rules).heads, 26, "what is said by hand");
 }
 
-/// Two gates of which as many tasks were read as a pass may let go.
-fn heads() -> Heads {
-    let open = [Open { gate: "pace a".into(), heads: 2 }, Open { gate: "key b".into(), heads: 2 }];
-    let found = [("pace a", 1), ("key b", 2), ("key b", 3), ("pace a", 4)];
-    Heads::new(found.map(|(gate, task_no)| (gate.to_owned(), task_no)).into(), &open, Vec::new())
-}
-
-fn stopped(task_no: i64, gate: RateGate) -> Stopped {
-    Stopped { task_no, id: TaskId::parse("t").unwrap(), gate, is_there: true }
-}
-
 #[test]
-fn where_a_gate_stopped_somebody_no_second_pass_is_needed() {
-    let settled = Settled { rates: vec![("pace a".into(), 30, 20)], ..Settled::default() };
-    let stopped = [stopped(4, RateGate::Rate { name: "pace a".into(), interval: 20 }), stopped(3, key("key b", 1))];
-    assert_eq!(heads().after(&[1, 2], &stopped, &settled, Time(10)), AfterHeads::default());
-}
-
-#[test]
-fn where_all_that_were_read_have_gone_others_may_follow() {
-    let stopped = [stopped(4, RateGate::Rate { name: "pace a".into(), interval: 20 })];
-    let after = heads().after(&[1, 2, 3], &stopped, &Settled::default(), Time(10));
-    assert_eq!(after, AfterHeads { is_cut: true, opening: None });
-}
-
-#[test]
-fn who_stays_at_an_open_rate_is_looked_at_again() {
-    let open = [Open { gate: "pace a".into(), heads: 9 }];
-    let left = Heads::new(vec![("pace a".into(), 1), ("pace a".into(), 2)], &open, Vec::new());
-    let settled = Settled { rates: vec![("pace a".into(), 30, 20)], ..Settled::default() };
-    let opening = |carried: &[i64], settled: &Settled| left.after(carried, &[], settled, Time(10)).opening;
-    assert_eq!(opening(&[1], &settled), Some(Time(30)), "when the rate opens again");
-    assert_eq!(opening(&[], &Settled::default()), Some(Time(10)), "at once, if nobody has passed");
-    assert_eq!(opening(&[1, 2], &settled), None, "nobody waits there any more");
+fn nobody_passes_a_gate_whose_first_task_may_not() {
+    let open = vec![Open { gate: "pace a".into(), heads: 1 }, Open { gate: "key b".into(), heads: 2 }];
+    let heads = Heads::new(&[("pace a".into(), 1), ("key b".into(), 2)], open);
+    let mut gates = RateGates::default();
+    gates.waited_for.extend(["key b".to_owned(), "key shut".to_owned()]);
+    heads.close_shut(&mut gates, &Looks::default());
+    assert_eq!(gates.admit(8, &[key("key shut", 5)], Time(0)), Err(key("key shut", 5)));
+    assert_eq!(gates.admit(8, &[key("key b", 5)], Time(0)), Ok(()));
+    heads.close_before(8, &mut gates);
+    assert!(
+        gates.admit(8, &[RateGate::Rate { name: "pace a".into(), interval: 5 }], Time(0)).is_err(),
+        "more wait there"
+    );
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use celery::task::{Phase, QueueName, TaskId, TaskName};
-use ledger::{Carrier, Drained, NewTask, News, Outgoing, Source, Withdrawn};
+use ledger::{Carrier, Drained, NewTask, News, Outgoing, Rule, Source, Withdrawn};
 
 use super::fixture::{Fixture, T0, after, alone, event, new_id, record, task};
 use super::on_both;
@@ -22,6 +22,8 @@ on_both!(
     a_task_that_ends_while_its_pass_is_written_down_holds_nothing,
     a_pass_says_whether_another_one_would_find_more,
     refused_tasks_leave_their_gate_to_the_others,
+    a_pass_looks_only_at_the_keys_that_may_go,
+    rules_and_withdrawals_let_the_next_one_go,
 );
 
 /// One `tasks.slow` in ten seconds.
@@ -303,4 +305,70 @@ async fn refused_tasks_leave_their_gate_to_the_others(ledger: &Fixture) {
     assert_eq!((pass.claimed, pass.again), (0, false), "{pass:?}");
     assert_eq!(broker.take(), [ids[2].clone()], "the next one of the key goes");
     assert_eq!(ledger.at_gate(ledger.task(&ids[1]).await.no).await.unwrap(), None);
+}
+
+/// How many gates the ledger has a time for, and how many of them the next pass looks at without news. PostgreSQL's are enough to read.
+fn assert_looks(ledger: &Fixture, gates: usize, at_once: usize) {
+    if !ledger.is_postgres() {
+        return;
+    }
+    let minute = after(60).0;
+    let sql = format!("select count(*), count(*) filter (where look_at <= {minute}) from taskgate.gate_wait");
+    assert_eq!(query(&ledger.url, &sql).trim(), format!("{gates}|{at_once}"));
+}
+
+async fn a_pass_looks_only_at_the_keys_that_may_go(ledger: &Fixture) {
+    const KEYS: usize = 30;
+    let broker = Broker::default();
+    let key = |n: usize| format!("host-{n}");
+    let mut ids = Vec::new();
+    for n in 0..KEYS * 2 {
+        ids.extend(insert(ledger, 1, |id| keyed(id, &[(&key(n % KEYS), 1)])).await);
+    }
+    while drain(ledger, 1, &broker).await.again {}
+    assert_eq!(broker.take(), ids[..KEYS]);
+    assert_looks(ledger, KEYS, 0);
+    ledger.learn(&[record(&ids[7], Phase::Succeeded, 2)], true).await.unwrap();
+    let pass = drain(ledger, 3, &broker).await;
+    assert_eq!((broker.take(), pass.for_ends), (vec![ids[KEYS + 7].clone()], true));
+    while drain(ledger, 3, &broker).await.again {}
+    assert_looks(ledger, KEYS - 1, 0);
+    for id in &ids[..KEYS] {
+        ledger.learn(&[record(id, Phase::Succeeded, 4)], true).await.unwrap();
+    }
+    while drain(ledger, 5, &broker).await.again {}
+    let pass = drain(ledger, 6, &broker).await;
+    assert_eq!(broker.take().len(), KEYS - 1);
+    assert_looks(ledger, 0, 0);
+    assert_eq!((pass.for_ends, pass.next_opening), (false, None));
+}
+
+async fn rules_and_withdrawals_let_the_next_one_go(ledger: &Fixture) {
+    let broker = Broker::default();
+    let first = insert(ledger, 3, |id| keyed(id, &[("host", 3)])).await;
+    drain(ledger, 1, &broker).await;
+    assert_eq!(broker.take(), first);
+    // The narrow one keeps the wide ones back, until it is withdrawn.
+    let narrow = insert(ledger, 1, |id| keyed(id, &[("host", 1)])).await;
+    let wide = insert(ledger, 3, |id| keyed(id, &[("host", 4)])).await;
+    drain(ledger, 2, &broker).await;
+    assert!(broker.take().is_empty());
+    let news = News { source: Source::Ledger, ..record(&narrow[0], Phase::Revoked, 3) };
+    ledger.withdraw(&narrow[0], news).await.unwrap();
+    drain(ledger, 4, &broker).await;
+    assert_eq!(broker.take(), wide[..1]);
+    let rule = Rule { max: Some(5), ..Rule::default() };
+    ledger.set_rule("host", &rule, after(5)).await.unwrap();
+    drain(ledger, 6, &broker).await;
+    assert_eq!(broker.take(), wide[1..2]);
+    ledger.set_rule("host", &Rule { paused: true, ..rule }, after(7)).await.unwrap();
+    ledger
+        .learn(&[record(&first[0], Phase::Succeeded, 8), record(&first[1], Phase::Succeeded, 8)], true)
+        .await
+        .unwrap();
+    drain(ledger, 9, &broker).await;
+    assert!(broker.take().is_empty(), "it is paused");
+    assert!(ledger.reset_key("host").await.unwrap());
+    drain(ledger, 10, &broker).await;
+    assert_eq!(broker.take(), wide[2..]);
 }

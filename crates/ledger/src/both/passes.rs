@@ -14,8 +14,9 @@ use crate::applied::Applied;
 use crate::limits::Rules;
 use crate::line_reads;
 use crate::lines::Lines;
+use crate::looks::Looks;
 use crate::passing::{self, Due, Passed};
-use crate::rate_gates::{Heads, Open, RateGate, Stopped, Waiting, gates_of};
+use crate::rate_gates::{Heads, Open, RateGate, Stopped, gates_of};
 use crate::{Carrier, Drained, Error, Event, NewGroup, News, Outgoing, Source, Task};
 use celery::task::{Phase, QueueName, TaskId, TaskName};
 use runtime::clock::Time;
@@ -29,49 +30,75 @@ pub(super) type Messages = HashMap<i64, (Option<String>, Option<String>)>;
 
 /// What a pass has read and decided before it publishes.
 pub(super) struct Decided {
+    waits: Drained,
     lines: Lines,
     claimed: Vec<Claimed>,
     sorted: Sorted,
     passed: Passed,
     heads: Heads,
+    looks: Looks,
     /// Whether there were more rows than a pass reads.
     is_cut: bool,
 }
 
-/// Decides what may be published. `None` when nothing is to be done; what waits is returned in any case.
+pub(super) enum Pass {
+    Moves(Box<Decided>),
+    Rests(Idle),
+}
+
+/// A pass that has nothing to publish or to move.
+pub(super) struct Idle {
+    waits: Drained,
+    looks: Looks,
+}
+
+impl Idle {
+    /// Whether there is something to write down all the same.
+    pub fn has_looked(&self) -> bool {
+        !self.looks.is_empty()
+    }
+}
+
+/// Decides what may be published.
 pub(super) async fn decide(
     tx: &mut Tx,
     now: Time,
     settle: Duration,
     limit: i64,
     carrier: &dyn Carrier,
-) -> Result<(Drained, Option<Decided>), Error> {
+) -> Result<Pass, Error> {
     let rules = limits::rules(tx).await?;
-    let waiting = rate_gates::waiting(tx).await?;
+    let news = gate_writes::news(tx).await?;
+    let found = rate_gates::look(tx, now, &news.gates).await?;
+    let mut looks = Looks::new(&news, found.len() >= rate_gates::LOOKS);
+    let open: Vec<Open> =
+        looks.sort(found, now, carrier, &rules).into_iter().map(|gate| gate.into_open(&rules)).collect();
     let mut lines = line_reads::load(&mut lines::Read(tx), carrier, limit).await?;
     let waits = Drained {
-        for_ends: waiting.iter().any(Waiting::is_for_ends),
         in_line: lines.is_waiting,
         dry: lines.is_dry,
         again: !lines.empty().is_empty(),
         ..Drained::default()
     };
-    let (open, shut): (Vec<Waiting>, Vec<Waiting>) =
-        waiting.into_iter().partition(|gate| gate.is_open(now, carrier, &rules));
-    let waits = Drained { next_opening: shut.iter().filter_map(|gate| gate.opening(carrier, &rules)).min(), ..waits };
-    let open: Vec<Open> = open.into_iter().map(|waiting| waiting.into_open(&rules)).collect();
-    let heads =
-        Heads::new(gate_writes::first(tx, &open).await?, &open, shut.into_iter().map(|gate| gate.gate).collect());
-    let Claims { rows: claimed, is_full } = claim(tx, &heads.numbers(), &lines.picked(), now, settle, limit).await?;
+    let heads = Heads::new(&gate_writes::first(tx, &open).await?, open);
+    let Claims { rows: claimed, is_full } = claim(tx, heads.numbers(), &lines.picked(), now, settle, limit).await?;
     if claimed.is_empty() && !waits.again {
-        // Those that may pass are locked by other transactions.
-        let next_opening = if heads.is_empty() { waits.next_opening } else { Some(now) };
-        return Ok((Drained { next_opening, ..waits }, None));
+        return Ok(Pass::Rests(Idle { waits, looks }));
     }
-    let is_cut = is_full || lines.is_cut;
+    let is_cut = is_full || lines.is_cut || looks.is_cut;
     let mut sorted = sort(tx, &claimed, now, carrier).await?;
-    let passed = pass(tx, &mut sorted, &claimed, &heads, &mut lines, &rules, now, carrier).await?;
-    Ok((waits, Some(Decided { lines, claimed, sorted, passed, heads, is_cut })))
+    let passed = pass(tx, &mut sorted, &claimed, (&heads, &looks), &mut lines, &rules, now, carrier).await?;
+    Ok(Pass::Moves(Box::new(Decided { waits, lines, claimed, sorted, passed, heads, looks, is_cut })))
+}
+
+/// Ends a pass that had nothing to publish or to move.
+pub(super) async fn rest(tx: &mut Tx, idle: Idle) -> Result<Drained, Error> {
+    let Idle { waits, looks } = idle;
+    if !looks.is_empty() {
+        gate_writes::looked(tx, &looks).await?;
+    }
+    let (next_opening, for_ends) = rate_gates::standing(tx).await?;
+    Ok(Drained { next_opening, for_ends, again: waits.again || looks.is_cut, ..waits })
 }
 
 /// Applies limits and windows.
@@ -80,7 +107,7 @@ async fn pass(
     tx: &mut Tx,
     sorted: &mut Sorted,
     claimed: &[Claimed],
-    heads: &Heads,
+    heads: (&Heads, &Looks),
     lines: &mut Lines,
     rules: &Rules,
     now: Time,
@@ -149,18 +176,17 @@ pub(super) async fn carry(carrier: &dyn Carrier, outgoing: &[Outgoing]) -> Vec<i
     tokio::time::timeout(CARRY, carrier.carry(outgoing)).await.unwrap_or_default()
 }
 
-/// Records what was published and what became of the other rows. `waits` is from [`decide`]. `is_repeatable`: if a crash undoes the
-/// record, the next pass publishes nothing twice.
+/// Records what was published and what became of the other rows. `is_repeatable`: if a crash undoes the record, the next pass publishes
+/// nothing twice.
 pub(super) async fn record(
     adapter: &Adapter,
     tx: &mut Tx,
-    waits: Drained,
     decided: Decided,
     mut carried: Vec<i64>,
     now: Time,
     is_repeatable: bool,
 ) -> Result<Drained, Error> {
-    let Decided { lines, claimed, mut sorted, passed, heads, is_cut } = decided;
+    let Decided { waits, lines, claimed, mut sorted, passed, heads, mut looks, is_cut } = decided;
     carried.extend(sorted.taken.iter().map(|task| task.no));
     // An end must survive a crash of the server.
     let is_relaxed = is_repeatable && sorted.expired.is_empty();
@@ -172,24 +198,28 @@ pub(super) async fn record(
     // No other transaction can end a published task now: it has either committed, so that `settle` does not count the task, or comes later
     // and takes the task out of the count.
     let Passed { due, stopped, entering, windowed, passes } = passed;
-    let stop_opens = passes.opening;
-    let settled = passes.settled(&carried, now);
-    let after = heads.after(&carried, &stopped, &settled, now);
-    gate_writes::settle(tx, settled).await?;
+    let state = passes.state(&carried, now);
+    let are_held = gate_writes::settle(tx, passes.settled(&carried, now)).await?;
     let occupied: Vec<(i64, String)> = windowed.into_iter().filter(|(no, _)| carried.contains(no)).collect();
     line_writes::settle(tx, &lines, &carried, &occupied, &entering).await?;
     let expired = expire(adapter, tx, &sorted, &stopped, now, &mut events).await?;
+    looks.settle(claimed.iter().filter_map(|row| row.gate.as_deref()), &stopped, &state, now);
+    if !are_held {
+        looks.again(now);
+    }
+    gate_writes::looked(tx, &looks).await?;
+    let (next_look, for_ends) = rate_gates::standing(tx).await?;
     Ok(Drained {
         events,
         // Without parked, stopped and ended tasks, which the carrier does not get.
         claimed: due.len() + sorted.taken.len() + expired,
         carried: carried.len(),
         expired,
-        for_ends: waits.for_ends || stopped.iter().any(|stopped| stopped.gate.max().is_some()),
+        for_ends,
         in_line: waits.in_line || !entering.is_empty(),
         // Rows that another transaction has locked must not make a pass follow the other without a pause.
-        again: waits.again || (!claimed.is_empty() && (is_cut || after.is_cut)),
-        next_opening: [waits.next_opening, stop_opens, after.opening, resumed].into_iter().flatten().min(),
+        again: waits.again || (!claimed.is_empty() && (is_cut || heads.are_cut(&looks, now))),
+        next_opening: next_look.into_iter().chain(resumed).min(),
         ..waits
     })
 }

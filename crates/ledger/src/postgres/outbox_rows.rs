@@ -13,6 +13,7 @@ use sqlx::Row;
 use super::claims::Sorted;
 use super::columns::{between, fact_columns, standing, state_columns};
 use super::dialect::Adapter;
+use super::passes::Pass;
 use super::pool::Tx;
 use super::{Store, gather, numbers, passes, publication, rows};
 use crate::statements::statements;
@@ -24,6 +25,8 @@ statements! {
     GONE = "delete from taskgate.outbox where task_no = any($1)";
     /// Allows only one pass at a time, over all replicas.
     ALONE = "select pg_try_advisory_xact_lock(7310319, 1)";
+    /// For a pass that only looked: after a crash it looks again.
+    RELAX = "select set_config('synchronous_commit', 'off', true)";
     /// `$1` now, `$2` accepted before, `$3` limit. `$2` does not apply to tasks that were held at first, because no replica publishes them directly.
     DUE = "select task_no, accepted_at, gate, gate_max, wake_at from taskgate.outbox \
          where wake_at <= $1 and (accepted_at <= $2 or wake_at > accepted_at) order by wake_at, task_no limit $3 \
@@ -79,14 +82,20 @@ pub(super) async fn drain(
         tx.rollback().await?;
         return Ok(Drained::default());
     }
-    let (waits, decided) = passes::decide(&mut tx, now, settle, limit, carrier).await?;
-    let Some(decided) = decided else {
-        tx.rollback().await?;
-        return Ok(waits);
+    let decided = match passes::decide(&mut tx, now, settle, limit, carrier).await? {
+        Pass::Moves(decided) => *decided,
+        Pass::Rests(idle) => {
+            if idle.has_looked() {
+                sqlx::query(RELAX).execute(&mut *tx).await?;
+            }
+            let drained = passes::rest(&mut tx, idle).await?;
+            tx.commit().await?;
+            return Ok(drained);
+        }
     };
     let outgoing = decided.outgoing(&mut tx).await?;
     let carried = passes::carry(carrier, &outgoing).await;
-    let drained = passes::record(adapter, &mut tx, waits, decided, carried, now, carrier.knows_repetitions()).await?;
+    let drained = passes::record(adapter, &mut tx, decided, carried, now, carrier.knows_repetitions()).await?;
     tx.commit().await?;
     Ok(drained)
 }

@@ -6,6 +6,7 @@ use sqlx::Row;
 
 use super::pool::{Tx, list};
 use crate::Error;
+use crate::looks::{GateNews, Looks};
 use crate::rate_gates::{Open, Settled, Stopped};
 use crate::statements::statements;
 
@@ -20,6 +21,42 @@ statements! {
     /// Counts a task as under way, unless it has ended meanwhile.
     HOLD = "insert into gate_hold (gate, task_no, most) select $1, $2, $3 \
          where exists (select 1 from unfinished u where u.task_no = $2) on conflict do nothing";
+    NEWS = "select no, gate from gate_news order by no limit $1";
+    FORGET = "delete from gate_news where no <= $1";
+    /// `$1` gates, each with the time at which the next pass must look at it.
+    LOOKED = "insert into gate_wait (gate, look_at) select l.value ->> 0, l.value ->> 1 from json_each($1) l \
+         where exists (select 1 from outbox o where o.gate = l.value ->> 0) on conflict (gate) do update set look_at = excluded.look_at";
+    LEFT = "delete from gate_wait where gate in (select value ->> 0 from json_each($1)) \
+         and not exists (select 1 from outbox o where o.gate = gate_wait.gate)";
+}
+
+/// How much news a pass reads.
+const NEWS_AT_ONCE: usize = 10_000;
+
+/// The news about gates. It stays until [`looked`], because a pass decides in a transaction that only reads.
+pub(super) async fn news(tx: &mut Tx) -> Result<GateNews, Error> {
+    let rows = sqlx::query(NEWS).bind(NEWS_AT_ONCE as i64).fetch_all(&mut **tx).await?;
+    let mut news = GateNews { is_cut: rows.len() >= NEWS_AT_ONCE, ..GateNews::default() };
+    for row in &rows {
+        news.last = row.try_get(0)?;
+        news.gates.push(row.try_get(1)?);
+    }
+    news.gates.sort_unstable();
+    news.gates.dedup();
+    Ok(news)
+}
+
+/// Forgets the news that was read, and notes when the next pass must look at these gates.
+pub(super) async fn looked(tx: &mut Tx, looks: &Looks) -> Result<(), Error> {
+    if looks.last > 0 {
+        sqlx::query(FORGET).bind(looks.last).execute(&mut **tx).await?;
+    }
+    let rows = looks.rows();
+    if !rows.is_empty() {
+        sqlx::query(LOOKED).bind(list(&rows)).execute(&mut **tx).await?;
+        sqlx::query(LEFT).bind(list(&rows)).execute(&mut **tx).await?;
+    }
+    Ok(())
 }
 
 /// The first tasks of each gate, by number, with the gate.
@@ -48,12 +85,15 @@ pub(super) async fn stop(tx: &mut Tx, stopped: &[&Stopped]) -> Result<(), Error>
     Ok(())
 }
 
-pub(super) async fn settle(tx: &mut Tx, settled: Settled) -> Result<(), Error> {
+/// True if every task that was to be counted as under way is counted now, and was not before.
+pub(super) async fn settle(tx: &mut Tx, settled: Settled) -> Result<bool, Error> {
     for (gate, opens_at, spacing) in settled.rates {
         sqlx::query(OPENS).bind(gate).bind(opens_at).bind(spacing).execute(&mut **tx).await?;
     }
+    let mut are_held = true;
     for (gate, task_no, most) in settled.holds {
-        sqlx::query(HOLD).bind(gate).bind(task_no).bind(most).execute(&mut **tx).await?;
+        let held = sqlx::query(HOLD).bind(gate).bind(task_no).bind(most).execute(&mut **tx).await?;
+        are_held &= held.rows_affected() == 1;
     }
-    Ok(())
+    Ok(are_held)
 }

@@ -10,6 +10,7 @@ use sqlx::Row;
 
 use super::claims::Sorted;
 use super::dialect::Adapter;
+use super::passes::Pass;
 use super::pool::{Pools, Tx, list};
 use super::rows::event_columns;
 use super::{learn, passes, rows, save};
@@ -106,16 +107,23 @@ pub(super) async fn drain(
     carrier: &dyn Carrier,
 ) -> Result<Drained, Error> {
     let mut tx = adapter.pools.read.begin().await?;
-    let (waits, decided) = passes::decide(&mut tx, now, settle, limit, carrier).await?;
-    let Some(decided) = decided else {
-        tx.rollback().await?;
-        return Ok(waits);
+    let decided = match passes::decide(&mut tx, now, settle, limit, carrier).await? {
+        Pass::Moves(decided) => *decided,
+        Pass::Rests(idle) => {
+            if idle.has_looked() {
+                tx.rollback().await?;
+                tx = adapter.begin().await?;
+            }
+            let drained = passes::rest(&mut tx, idle).await?;
+            tx.commit().await?;
+            return Ok(drained);
+        }
     };
     let outgoing = decided.outgoing(&mut tx).await?;
     tx.commit().await?;
     let carried = passes::carry(carrier, &outgoing).await;
     let mut tx = adapter.begin().await?;
-    let drained = passes::record(adapter, &mut tx, waits, decided, carried, now, carrier.knows_repetitions()).await?;
+    let drained = passes::record(adapter, &mut tx, decided, carried, now, carrier.knows_repetitions()).await?;
     tx.commit().await?;
     Ok(drained)
 }
