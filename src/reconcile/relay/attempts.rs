@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(suspects(&mut attempts), [], "nothing is lost");
         try_one(&mut attempts, "known");
         attempts.see("second".to_owned(), Time(9_500_000));
-        assert_eq!(suspects(&mut attempts), [before.id.clone()]);
+        assert_eq!(suspects(&mut attempts), std::slice::from_ref(&before.id));
         assert_eq!(suspects(&mut attempts), [], "it is known by now");
         let ids = [before.id.clone(), after.id.clone(), known.id.clone()];
         assert_eq!(attempts.twice(&ids), [before.id.clone(), known.id.clone()]);
