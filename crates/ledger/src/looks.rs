@@ -13,6 +13,9 @@ use runtime::clock::Time;
 /// A gate that waits for news is looked at this often all the same, in microseconds.
 const WITHOUT_NEWS: i64 = 600_000_000;
 
+/// How much news a pass reads.
+pub(super) const NEWS_AT_ONCE: usize = 10_000;
+
 /// The news that a pass has read.
 #[derive(Debug, Default)]
 pub(super) struct GateNews {

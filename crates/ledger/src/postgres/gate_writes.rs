@@ -4,7 +4,7 @@ use sqlx::Row;
 
 use super::pool::Tx;
 use crate::Error;
-use crate::looks::{GateNews, Looks};
+use crate::looks::{GateNews, Looks, NEWS_AT_ONCE};
 use crate::rate_gates::{Open, Settled, Stopped};
 use crate::statements::statements;
 
@@ -31,9 +31,6 @@ statements! {
          insert into taskgate.gate_wait (gate, look_at) select n.gate, n.at from n where n.is_waited_for \
          on conflict (gate) do update set look_at = excluded.look_at where taskgate.gate_wait.look_at <> excluded.look_at";
 }
-
-/// How much news a pass reads.
-const NEWS_AT_ONCE: usize = 10_000;
 
 /// Takes the news about gates.
 pub(super) async fn news(tx: &mut Tx) -> Result<GateNews, Error> {

@@ -1,12 +1,12 @@
 //! Rate gates: the first tasks that wait there, and the changes of a pass.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use sqlx::Row;
 
 use super::pool::{Tx, list};
 use crate::Error;
-use crate::looks::{GateNews, Looks};
+use crate::looks::{GateNews, Looks, NEWS_AT_ONCE};
 use crate::rate_gates::{Open, Settled, Stopped};
 use crate::statements::statements;
 
@@ -30,9 +30,6 @@ statements! {
          and not exists (select 1 from outbox o where o.gate = gate_wait.gate)";
 }
 
-/// How much news a pass reads.
-const NEWS_AT_ONCE: usize = 10_000;
-
 /// The news about gates. It stays until [`looked`], because a pass decides in a transaction that only reads.
 pub(super) async fn news(tx: &mut Tx) -> Result<GateNews, Error> {
     let rows = sqlx::query(NEWS).bind(NEWS_AT_ONCE as i64).fetch_all(&mut **tx).await?;
@@ -41,8 +38,7 @@ pub(super) async fn news(tx: &mut Tx) -> Result<GateNews, Error> {
         news.last = row.try_get(0)?;
         news.gates.push(row.try_get(1)?);
     }
-    news.gates.sort_unstable();
-    news.gates.dedup();
+    news.gates = std::mem::take(&mut news.gates).into_iter().collect::<BTreeSet<_>>().into_iter().collect();
     Ok(news)
 }
 
