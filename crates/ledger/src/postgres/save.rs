@@ -221,11 +221,13 @@ fn told(store: &Store, events: &[Event], written: i64) -> ordinary::Told {
     (written, feed_rows(events), word)
 }
 
-/// The changed tasks and what is told about them, if [`ordinary::write_alone`] can write all of it.
+/// The changed tasks and what is told about them, if [`ordinary::write_alone`] can write all of it. A task whose publication is not recorded
+/// yet is changed by that at this moment, and the server logs each statement that is undone, so such a task goes the other way.
 pub(super) fn alone<'a>(store: &Store, applied: &'a Applied) -> Option<(Vec<&'a Entry>, ordinary::Told)> {
     let touched: Vec<&Entry> = applied.entries.iter().filter(|entry| entry.touched).collect();
     let plain = plain(&touched, &applied.events);
-    let is_ordinary = |entry: &&Entry| ordinary::is_ordinary(entry, plain.contains(&entry.task.no));
+    let is_ordinary =
+        |entry: &&Entry| !entry.was.phase.is_ours() && ordinary::is_ordinary(entry, plain.contains(&entry.task.no));
     let is_alone = !touched.is_empty() && touched.iter().all(is_ordinary);
     is_alone.then(|| (touched, told(store, &applied.events, 0)))
 }
