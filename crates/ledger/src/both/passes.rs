@@ -1,7 +1,7 @@
 //! A pass over the outbox: what it decides before it publishes, and what it records after.
 //!
-//! The adapter's `outbox_rows` opens the transactions around these steps and has the statements: on PostgreSQL a pass is one transaction,
-//! on SQLite it is two, so that the only writer does not wait for the broker.
+//! The adapter's `outbox_rows` has the statements and the transactions: on PostgreSQL a pass is one transaction, on SQLite it is two, so that
+//! the only writer does not wait for the broker.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const CARRY: Duration = Duration::from_secs(10);
 pub(super) type Messages = HashMap<i64, (Option<String>, Option<String>)>;
 
 /// What a pass has read and decided before it publishes.
-pub(super) struct Decided {
+struct Decided {
     waits: Drained,
     lines: Lines,
     claimed: Vec<Claimed>,
@@ -41,32 +41,44 @@ pub(super) struct Decided {
     is_cut: bool,
 }
 
-pub(super) enum Pass {
+enum Pass {
     Moves(Box<Decided>),
     Rests(Idle),
 }
 
 /// A pass that has nothing to publish or to move.
-pub(super) struct Idle {
+struct Idle {
     waits: Drained,
     looks: Looks,
 }
 
-impl Idle {
-    /// Whether there is something to write down all the same.
-    pub fn has_looked(&self) -> bool {
-        !self.looks.is_empty()
-    }
-}
-
-/// Decides what may be published.
-pub(super) async fn decide(
-    tx: &mut Tx,
+/// Publishes what may be published, and records it.
+pub(super) async fn run(
+    adapter: &Adapter,
+    mut tx: Tx,
     now: Time,
     settle: Duration,
     limit: i64,
     carrier: &dyn Carrier,
-) -> Result<Pass, Error> {
+) -> Result<Drained, Error> {
+    let decided = match decide(&mut tx, now, settle, limit, carrier).await? {
+        Pass::Moves(decided) => *decided,
+        Pass::Rests(idle) => return rest(adapter, tx, idle).await,
+    };
+    let outgoing = decided.outgoing(&mut tx).await?;
+    let kept = outbox_rows::before_carrying(tx).await?;
+    let carried = carry(carrier, &outgoing).await;
+    let mut tx = match kept {
+        Some(tx) => tx,
+        None => adapter.begin().await?,
+    };
+    let drained = record(adapter, &mut tx, decided, carried, now, carrier.knows_repetitions()).await?;
+    tx.commit().await?;
+    Ok(drained)
+}
+
+/// Decides what may be published.
+async fn decide(tx: &mut Tx, now: Time, settle: Duration, limit: i64, carrier: &dyn Carrier) -> Result<Pass, Error> {
     let rules = limits::rules(tx).await?;
     let news = gate_writes::news(tx).await?;
     let found = rate_gates::look(tx, now, &news.gates).await?;
@@ -92,12 +104,14 @@ pub(super) async fn decide(
 }
 
 /// Ends a pass that had nothing to publish or to move.
-pub(super) async fn rest(tx: &mut Tx, idle: Idle) -> Result<Drained, Error> {
+async fn rest(adapter: &Adapter, mut tx: Tx, idle: Idle) -> Result<Drained, Error> {
     let Idle { waits, looks } = idle;
     if !looks.is_empty() {
-        gate_writes::looked(tx, &looks).await?;
+        tx = outbox_rows::to_write_little(adapter, tx).await?;
+        gate_writes::looked(&mut tx, &looks).await?;
     }
-    let (next_opening, for_ends) = rate_gates::standing(tx).await?;
+    let (next_opening, for_ends) = rate_gates::standing(&mut tx).await?;
+    tx.commit().await?;
     Ok(Drained { next_opening, for_ends, again: waits.again || looks.is_cut, ..waits })
 }
 
@@ -130,7 +144,7 @@ async fn pass(
 
 impl Decided {
     /// The messages of the tasks that may be published now.
-    pub async fn outgoing(&self, tx: &mut Tx) -> Result<Vec<Outgoing>, Error> {
+    async fn outgoing(&self, tx: &mut Tx) -> Result<Vec<Outgoing>, Error> {
         let due = &self.passed.due;
         if due.is_empty() {
             return Ok(Vec::new());
@@ -169,7 +183,7 @@ fn corrupt(task: &Task, column: &'static str) -> Error {
 }
 
 /// Publishes tasks; returns the numbers of those that are certainly in the broker.
-pub(super) async fn carry(carrier: &dyn Carrier, outgoing: &[Outgoing]) -> Vec<i64> {
+async fn carry(carrier: &dyn Carrier, outgoing: &[Outgoing]) -> Vec<i64> {
     if outgoing.is_empty() {
         return Vec::new();
     }
@@ -178,7 +192,7 @@ pub(super) async fn carry(carrier: &dyn Carrier, outgoing: &[Outgoing]) -> Vec<i
 
 /// Records what was published and what became of the other rows. `is_repeatable`: if a crash undoes the record, the next pass publishes
 /// nothing twice.
-pub(super) async fn record(
+async fn record(
     adapter: &Adapter,
     tx: &mut Tx,
     decided: Decided,

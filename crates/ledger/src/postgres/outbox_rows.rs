@@ -13,7 +13,6 @@ use sqlx::Row;
 use super::claims::Sorted;
 use super::columns::{between, fact_columns, standing, state_columns};
 use super::dialect::Adapter;
-use super::passes::Pass;
 use super::pool::Tx;
 use super::{Store, gather, numbers, passes, publication, rows};
 use crate::statements::statements;
@@ -82,22 +81,19 @@ pub(super) async fn drain(
         tx.rollback().await?;
         return Ok(Drained::default());
     }
-    let decided = match passes::decide(&mut tx, now, settle, limit, carrier).await? {
-        Pass::Moves(decided) => *decided,
-        Pass::Rests(idle) => {
-            if idle.has_looked() {
-                sqlx::query(RELAX).execute(&mut *tx).await?;
-            }
-            let drained = passes::rest(&mut tx, idle).await?;
-            tx.commit().await?;
-            return Ok(drained);
-        }
-    };
-    let outgoing = decided.outgoing(&mut tx).await?;
-    let carried = passes::carry(carrier, &outgoing).await;
-    let drained = passes::record(adapter, &mut tx, decided, carried, now, carrier.knows_repetitions()).await?;
-    tx.commit().await?;
-    Ok(drained)
+    passes::run(adapter, tx, now, settle, limit, carrier).await
+}
+
+/// What a pass notes about gates may be lost in a crash of the server: the next pass looks again.
+pub(super) async fn to_write_little(_: &Adapter, mut tx: Tx) -> Result<Tx, Error> {
+    sqlx::query(RELAX).execute(&mut *tx).await?;
+    Ok(tx)
+}
+
+/// The transaction goes on, so that its rows stay locked.
+#[expect(clippy::unused_async, reason = "SQLite commits here")]
+pub(super) async fn before_carrying(tx: Tx) -> Result<Option<Tx>, Error> {
+    Ok(Some(tx))
 }
 
 /// Searches the feed for unpublished tasks, but not in every pass, because they are at least `settle` old.

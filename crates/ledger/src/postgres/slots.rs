@@ -53,11 +53,12 @@ impl Slots {
         Ok(Slot { slots: Arc::clone(self), number, _permit: permit })
     }
 
-    /// The first free slot with an idle connection. A connection that was just given back is checked first, and is not idle for that long.
-    /// Without any, the first free slot.
+    /// The first free slot with an idle connection; else the first that has not opened its connection; else the first. A connection that was
+    /// just given back is checked before it is idle, and that lasts as long as the statement of a caller who did not wait for its end.
     fn take_first(&self) -> usize {
         let mut free = self.free.lock().expect("nothing panics under this lock");
-        let ready = free.iter().copied().find(|number| self.pools[*number].num_idle() > 0);
+        let first = |fits: &dyn Fn(&PgPool) -> bool| free.iter().copied().find(|number| fits(&self.pools[*number]));
+        let ready = first(&|pool| pool.num_idle() > 0).or_else(|| first(&|pool| pool.size() == 0));
         let number = ready.or_else(|| free.first().copied()).expect("a permit stands for each free slot");
         free.remove(&number);
         number

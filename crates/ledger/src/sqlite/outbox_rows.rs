@@ -10,7 +10,6 @@ use sqlx::Row;
 
 use super::claims::Sorted;
 use super::dialect::Adapter;
-use super::passes::Pass;
 use super::pool::{Pools, Tx, list};
 use super::rows::event_columns;
 use super::{learn, passes, rows, save};
@@ -106,26 +105,19 @@ pub(super) async fn drain(
     limit: i64,
     carrier: &dyn Carrier,
 ) -> Result<Drained, Error> {
-    let mut tx = adapter.pools.read.begin().await?;
-    let decided = match passes::decide(&mut tx, now, settle, limit, carrier).await? {
-        Pass::Moves(decided) => *decided,
-        Pass::Rests(idle) => {
-            if idle.has_looked() {
-                tx.rollback().await?;
-                tx = adapter.begin().await?;
-            }
-            let drained = passes::rest(&mut tx, idle).await?;
-            tx.commit().await?;
-            return Ok(drained);
-        }
-    };
-    let outgoing = decided.outgoing(&mut tx).await?;
+    let tx = adapter.pools.read.begin().await?;
+    passes::run(adapter, tx, now, settle, limit, carrier).await
+}
+
+/// The transaction that decided can only read.
+pub(super) async fn to_write_little(adapter: &Adapter, reading: Tx) -> Result<Tx, Error> {
+    reading.rollback().await?;
+    adapter.begin().await
+}
+
+pub(super) async fn before_carrying(tx: Tx) -> Result<Option<Tx>, Error> {
     tx.commit().await?;
-    let carried = passes::carry(carrier, &outgoing).await;
-    let mut tx = adapter.begin().await?;
-    let drained = passes::record(adapter, &mut tx, decided, carried, now, carrier.knows_repetitions()).await?;
-    tx.commit().await?;
-    Ok(drained)
+    Ok(None)
 }
 
 /// The tasks with these numbers, by number, without the large texts.
