@@ -156,6 +156,8 @@ async fn runs_of_a_schedule_and_tasks_that_take_a_place_drop_older_ones_too() {
     let first = id(env.http.post("/v1/tasks", &once).await);
     assert_eq!(env.finished(&runs[2]).await["status"], "REVOKED");
     let patient = id(env.http.post("/v1/tasks", &limited(&json!([{"key": "refresh", "max": 1}]))).await);
+    // Only tasks that wait at the key can be dropped, and this one goes there in the next pass.
+    eventually("both wait at the key", async || state(&env, "refresh").await.filter(|key| key["waiting"] == 2)).await;
     let second = env.http.post("/v1/tasks", &once).await.expect(202);
     assert_eq!(second["replaced"]["task_id"], json!(first), "{second}");
     let dropped = env.finished(&patient).await;
