@@ -181,6 +181,10 @@ pub fn config(port: u16, database: &str, broker: &str, backend: &str, extra: &st
          submit.allow = ['demo.*', 'tasks.*']\n"
     );
     merge(&mut config, ours.parse().expect("written above"));
+    if database.starts_with("postgres") {
+        // A gateway opens all it may have when it starts, and each costs the server as much as a hundred statements.
+        merge(&mut config, "database.max_connections = 6".parse().expect("written here"));
+    }
     merge(&mut config, extra.parse().unwrap_or_else(|error| panic!("{error} in {extra}")));
     config
 }
