@@ -205,6 +205,7 @@ mod tests {
         Record { task_id: task_id.to_owned(), text: "{}".to_owned(), reply: Some(reply) }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
     fn writer(queues: &Arc<Queues>, expires: Duration) -> Results {
         let (results, writer) = Results::new(Arc::<Queues>::clone(queues), expires, CancellationToken::new());
         tokio::spawn(writer.run());
