@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use serde_json::json;
@@ -16,6 +16,7 @@ use super::{celery, process};
 static ALL: LazyLock<Mutex<BTreeMap<PathBuf, Nursery>>> = LazyLock::new(Mutex::default);
 
 struct Nursery {
+    _process: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
@@ -50,6 +51,6 @@ impl Nursery {
         let mut child = process::spawn_in_group(command).expect("run tests/setup.sh first");
         let requests = child.stdin.take().expect("it is piped");
         let answers = BufReader::new(child.stdout.take().expect("it is piped"));
-        Self { requests, answers }
+        Self { _process: child, requests, answers }
     }
 }
