@@ -11,7 +11,7 @@ setup:
 
 # Each test binary is one process with threads, not a process per test: tests/it/harness/mod.rs says why. Most tests wait for other
 # processes, so more of them run at a time than there are cores. The integration tests come last, so their summary ends the output.
-RUST_TEST_THREADS ?= 9
+RUST_TEST_THREADS ?= 7
 export RUST_TEST_THREADS
 
 test: test-docs test-code

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::{explained, reached, worker};
+use super::{begun, explained, reached, worker};
 use crate::harness::environment::{Harness, Options};
 use crate::harness::eventually;
 use crate::harness::wait::{DEADLINE, within};
@@ -38,11 +38,11 @@ async fn a_small_tenant_does_not_wait_behind_a_large_one() {
     let options = Options { config: TENANTS.into(), celery: worker(8), ..Options::default() };
     let env = Harness::start(&options);
     let large: HashSet<String> = work(&env.http, "a", 250).await.into_iter().collect();
-    eventually("the large one has begun", async || (reached(&env, "running").len() > 20).then_some(())).await;
+    eventually("the large one has begun", async || (begun(&env).len() > 20).then_some(())).await;
     let small = work(&env.http, "b", 10).await;
     let came = reached(&env, "accepted").iter().find(|(id, _)| *id == small[0]).expect("it was accepted").1;
     let order = within(DEADLINE, "all of the small one have started", async || {
-        let started = reached(&env, "running");
+        let started = begun(&env);
         let ids: HashSet<&String> = started.iter().map(|(id, _)| id).collect();
         small.iter().all(|id| ids.contains(id)).then_some(started)
     })

@@ -26,7 +26,18 @@ fn reached(env: &Harness, phase: &str) -> Vec<(String, i64)> {
         "select t.task_id, e.at from taskgate.event e join taskgate.tasks t on t.task_no = e.task_no \
          where e.phase = '{phase}' order by e.feed"
     );
-    let rows = postgres::query(&env.database, &sql);
+    times(env, &sql)
+}
+
+/// When each task began, in this order. A task whose end is recorded first has no event of its start: then its end counts.
+fn begun(env: &Harness) -> Vec<(String, i64)> {
+    let sql = "select t.task_id, min(e.at) from taskgate.event e join taskgate.tasks t on t.task_no = e.task_no \
+               where e.phase in ('running', 'succeeded') group by t.task_id order by 2";
+    times(env, sql)
+}
+
+fn times(env: &Harness, sql: &str) -> Vec<(String, i64)> {
+    let rows = postgres::query(&env.database, sql);
     let row = |line: &str| {
         let (id, at) = line.split_once('|').expect("two columns");
         (id.to_owned(), at.parse().expect("a number"))
