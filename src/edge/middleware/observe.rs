@@ -146,15 +146,16 @@ struct Asked<'a> {
 }
 
 fn log(edge: &Edge, asked: &Asked<'_>, status: u16, cause: Option<String>, seconds: f64) {
-    if status < 500 && !edge.http.access_log {
+    // A probe asks whether the gateway is ready: "not yet" is no error, and what is missing has its own log line.
+    let is_fault = status >= 500 && !asked.uri.path().ends_with("/readyz");
+    if !is_fault && !edge.http.access_log {
         return;
     }
     let duration_ms = (seconds * 1e6).round() / 1e3;
     let Asked { method, uri, client, id } = asked;
     let path = base::path(uri.path());
     let client = client.map(|address| address.to_string()).unwrap_or_default();
-    // A probe asks whether the gateway is ready: "not yet" is no error, and what is missing has its own log line.
-    if status >= 500 && !path.ends_with("/readyz") {
+    if is_fault {
         let cause = cause.unwrap_or_default();
         warn!(request.id = %id, http.status = status, client.address = %client, duration_ms, cause, "{method} {path} was answered {status}: {cause}");
     } else {
