@@ -40,7 +40,9 @@ async fn a_small_tenant_does_not_wait_behind_a_large_one() {
     let large: HashSet<String> = work(&env.http, "a", 250).await.into_iter().collect();
     eventually("the large one has begun", async || (begun(&env).len() > 20).then_some(())).await;
     let small = work(&env.http, "b", 10).await;
-    let came = reached(&env, "accepted").iter().find(|(id, _)| *id == small[0]).expect("it was accepted").1;
+    // On a busy machine the ten requests take a while.
+    let accepted = reached(&env, "accepted").into_iter().filter(|(id, _)| small.contains(id));
+    let came = accepted.map(|(_, at)| at).max().expect("they were accepted");
     let order = within(DEADLINE, "all of the small one have started", async || {
         let started = begun(&env);
         let ids: HashSet<&String> = started.iter().map(|(id, _)| id).collect();
