@@ -6,7 +6,7 @@
 //!
 //! A place that its result does not have ends the task as failed, and so what follows it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
@@ -58,9 +58,9 @@ impl Gateway {
     pub(crate) async fn step_dags(&self, after: i64) -> Result<Stepped, Error> {
         let ready = self.ledger.ready_parts(after, PAGE).await?;
         let (mut has_sent, mut broken, mut failure) = (false, Vec::new(), None);
-        let mut is_store_away = false;
+        let mut away = HashSet::new();
         for part in &ready {
-            match self.send_part(part, &mut is_store_away).await {
+            match self.send_part(part, &mut away).await {
                 Ok(is_sent) => has_sent |= is_sent,
                 Err(error) if !error.is_transient() => broken.push((part.no, error)),
                 Err(error) => {
@@ -86,7 +86,7 @@ impl Gateway {
     }
 
     /// Whether the part is done with. It is tried again later while a result is on its way, or the store that has it is away.
-    async fn send_part(&self, part: &ReadyPart, is_store_away: &mut bool) -> Result<bool, Error> {
+    async fn send_part(&self, part: &ReadyPart, away: &mut HashSet<String>) -> Result<bool, Error> {
         let now = clock::now();
         let Some(stored) = StoredPart::parse(&part.document) else {
             warn!(part = part.no, "a part of a DAG cannot be read any more; it is dropped");
@@ -97,7 +97,7 @@ impl Gateway {
         if read().any(|id| is_on_its_way(known.get(id), now)) {
             return Ok(false);
         }
-        if !self.restore_all(read(), &mut known, is_store_away).await {
+        if !self.restore_all(read(), &mut known, away).await {
             return Ok(false);
         }
         let releases = match self.releases(&stored, &known, now) {
@@ -121,18 +121,18 @@ impl Gateway {
         Ok(tasks.into_iter().map(|task| (task.id.to_string(), task)).collect())
     }
 
-    /// Reads the results that lie in a store. False when it is away; it is then not asked again in the same pass. A result that is gone
-    /// for good is removed.
+    /// Reads the results that lie in a store. False when that store is away; it is then not asked again in the same pass. A result that is
+    /// gone for good is removed.
     async fn restore_all(
         &self,
         ids: impl Iterator<Item = &String>,
         known: &mut HashMap<String, Task>,
-        is_store_away: &mut bool,
+        away: &mut HashSet<String>,
     ) -> bool {
         for id in ids {
             let Some(task) = known.get_mut(id) else { continue };
             let Some((store, reference)) = self.kept_result(task) else { continue };
-            if *is_store_away {
+            if away.contains(&reference.store) {
                 return false;
             }
             match tokio::time::timeout(STORE_PATIENCE, read_result(store, &reference)).await {
@@ -140,15 +140,14 @@ impl Gateway {
                 Ok(Err(error)) if error.is_missing() => task.result = None,
                 Ok(Err(error)) => {
                     info!(task.id = %task.id, %error, "a part of a DAG waits for the result of {id}: {}", error.told());
-                    *is_store_away = true;
+                    away.insert(reference.store);
+                    return false;
                 }
                 Err(_) => {
                     info!(task.id = %task.id, "a part of a DAG waits for the result of {id}: the store is too slow");
-                    *is_store_away = true;
+                    away.insert(reference.store);
+                    return false;
                 }
-            }
-            if *is_store_away {
-                return false;
             }
         }
         true
