@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::Gateway;
-use super::keys;
+use super::keys::{self, Dropping};
 use super::offload::Roster;
 use super::retry::refused;
 use super::submit::{SubmitError, SubmitRequest, Submitted};
@@ -68,6 +68,7 @@ impl Gateway {
     ) -> Result<Vec<Submitted>, BatchError> {
         self.check_backlog()?;
         let now = clock::now();
+        let caller = requests.first().map(keys::caller).unwrap_or_default();
         let (mut parts, mut wrong) = (Vec::with_capacity(requests.len()), Vec::new());
         for (index, request) in requests.into_iter().enumerate() {
             if wrong.len() >= MAX_FOUND {
@@ -103,7 +104,7 @@ impl Gateway {
         });
         let _files = self.offload(&mut whole.tasks, &Roster::default()).await;
         self.prepare_queue(&whole).await;
-        let dropping = keys::dropping(&whole);
+        let dropping = Dropping::of(&whole, caller);
         match self.commit.commit(whole).await.map_err(SubmitError::from)? {
             Ok(inserted) => {
                 self.drop_older(&dropping, &inserted).await;

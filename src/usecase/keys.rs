@@ -2,11 +2,15 @@
 //!
 //! A limit set by hand overrides those of submissions and the catalog, for all tasks of the key that have not started.
 
+use std::collections::HashSet;
+
 use tracing::{info, warn};
 
 use super::Gateway;
 use super::revoke::end_revoked;
+use super::submit::SubmitRequest;
 use crate::guard::namespace;
+use crate::guard::tokens::Visibility;
 use celery::task::TaskId;
 use celery::task::limit::{KeyLimit, OnLimit};
 use ledger::{Error, Inserted, KeyState, News, Rule, Source, Submission, Way};
@@ -53,7 +57,7 @@ impl Gateway {
     }
 
     /// Revokes tasks that waited before these, for keys where only the newest task may wait.
-    pub(crate) async fn drop_older(&self, dropping: &[String], inserted: &Inserted) {
+    pub(crate) async fn drop_older(&self, dropping: &Dropping, inserted: &Inserted) {
         let Some(first) = inserted.task_nos.first().filter(|_| !dropping.is_empty()) else { return };
         // The newer task is accepted. Older tasks that cannot be dropped now are dropped at the next submission.
         if let Err(error) = self.try_drop(dropping, *first).await {
@@ -61,8 +65,16 @@ impl Gateway {
         }
     }
 
-    async fn try_drop(&self, dropping: &[String], first: i64) -> Result<(), Error> {
-        for id in self.ledger.waiting_before(dropping, first, MOST_DROPPED).await? {
+    async fn try_drop(&self, dropping: &Dropping, first: i64) -> Result<(), Error> {
+        let mut older = self.ledger.waiting_before(&dropping.keys, first, MOST_DROPPED).await?;
+        if dropping.caller.is_limited() {
+            // Tokens of one namespace share keys, but not all of them see every task.
+            let tasks = self.ledger.tasks_by_id(&older).await?;
+            let seen: HashSet<TaskId> =
+                tasks.into_iter().filter(|task| dropping.caller.sees_task(task)).map(|task| task.id).collect();
+            older.retain(|id| seen.contains(id));
+        }
+        for id in older {
             end_revoked(self, &id, dropped(&id)).await?;
         }
         Ok(())
@@ -79,17 +91,33 @@ fn named(state: KeyState, namespace: Option<&str>) -> Option<KeyState> {
     Some(KeyState { key, ..state })
 }
 
-/// Keys of a submission at which only the newest may wait.
-pub(crate) fn dropping(submission: &Submission) -> Vec<String> {
-    let limits = submission.tasks.iter().flat_map(|task| match &task.way {
-        Way::Gate(limits) => limits.as_slice(),
-        Way::Direct | Way::Pass | Way::Line { .. } => &[],
-    });
-    let mut keys: Vec<String> = limits
-        .filter(|limit: &&KeyLimit| limit.on_limit == OnLimit::DropOldest)
-        .map(|limit| limit.key.clone())
-        .collect();
-    keys.sort_unstable();
-    keys.dedup();
-    keys
+/// Who must see the tasks that a submission drops: everything may be dropped if the catalog names the key.
+pub(crate) fn caller(request: &SubmitRequest) -> Visibility {
+    if request.trusted { Visibility::default() } else { request.visibility.clone() }
+}
+
+/// Keys of a submission at which only the newest task may wait, and whose tasks it may drop.
+pub(crate) struct Dropping {
+    keys: Vec<String>,
+    caller: Visibility,
+}
+
+impl Dropping {
+    pub fn of(submission: &Submission, caller: Visibility) -> Self {
+        let limits = submission.tasks.iter().flat_map(|task| match &task.way {
+            Way::Gate(limits) => limits.as_slice(),
+            Way::Direct | Way::Pass | Way::Line { .. } => &[],
+        });
+        let mut keys: Vec<String> = limits
+            .filter(|limit: &&KeyLimit| limit.on_limit == OnLimit::DropOldest)
+            .map(|limit| limit.key.clone())
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        Self { keys, caller }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Gateway;
-use super::keys;
+use super::keys::{self, Dropping};
 use super::limits::{Keys, at_once};
 use super::offload::Roster;
 use super::revoke::RevokeError;
@@ -36,8 +36,7 @@ pub struct SubmitRequest {
     pub submission: Submission,
     /// The task name comes from the catalog, so `submit.allow` does not apply.
     pub trusted: bool,
-    /// Its transaction is committed, so a refusal because no worker would run it now has no recipient: it waits for a worker, like every
-    /// accepted task.
+    /// Its transaction is committed, so nobody could be told of a refusal: it waits for a worker, like every accepted task.
     pub committed: bool,
     /// Whether this is a canvas from the catalog: its steps still obey the rules of their own entries.
     pub whole: bool,
@@ -186,7 +185,8 @@ impl Gateway {
         self.check_retries(&request.submission).await?;
         let strict = !request.committed && self.names_strict(&request.submission.signature);
         self.look_before_refusing(strict).await?;
-        let (contest, among_many, roster) = (Contest::of(&request), request.among_many, request.roster.clone());
+        let (contest, caller, roster) = (Contest::of(&request), keys::caller(&request), request.roster.clone());
+        let among_many = request.among_many;
         let planner = Arc::clone(self);
         let (mut submission, submitted) = heavy::run(bytes, move || planner.prepared(request, clock::now())).await?;
         // Held until the commit: no sweep removes what no task names yet.
@@ -194,7 +194,7 @@ impl Gateway {
         let replaces = contest.as_ref().is_some_and(|contest| contest.wish == OnConflict::Replace);
         let spare = replaces.then(|| (submission.clone(), submitted.clone()));
         self.prepare_queue(&submission).await;
-        let dropping = keys::dropping(&submission);
+        let dropping = Dropping::of(&submission, caller);
         let is_dag = submission.dag.is_some();
         // What few submissions do is boxed, so that the others do not carry the memory for it through every layer.
         match self.commit.commit_among(submission, among_many).await? {

@@ -1,7 +1,7 @@
 //! Builds the submission of a schedule's tick, or of a run by hand, with the row that records it.
 
 use super::Gateway;
-use super::keys;
+use super::keys::Dropping;
 use super::offload::Roster;
 use super::schedules::ScheduleError;
 use super::submit::{Idempotency, SubmitError, SubmitRequest, Submitted};
@@ -89,7 +89,7 @@ impl Gateway {
             self.prepare_queue(&submission).await;
             held |= submission.tasks.iter().any(commit::needs_pass);
             self.hub.accepted(&submission, &inserted.task_nos);
-            let dropping = keys::dropping(&submission);
+            let dropping = Dropping::of(&submission, Visibility::default());
             offer.extend(commit::outgoing(submission, &inserted));
             if !dropping.is_empty() {
                 newer.push((dropping, inserted));

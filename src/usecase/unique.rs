@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Gateway;
-use super::keys;
+use super::keys::Dropping;
 use super::revoke::{RevokeError, RevokeRequest, Revoked, Verdict};
 use super::submit::{SubmitError, SubmitRequest, Submitted};
 use crate::guard::tokens::Visibility;
@@ -112,7 +112,8 @@ impl Gateway {
         submitted: Submitted,
         mut holder: TaskId,
     ) -> Result<Submitted, SubmitError> {
-        let dropping = keys::dropping(&rows);
+        let caller = if contest.must_see { contest.visibility.clone() } else { Visibility::default() };
+        let dropping = Dropping::of(&rows, caller);
         for _ in 0..ROUNDS {
             if contest.must_see && !self.sees(&contest.visibility, &holder).await? {
                 break;

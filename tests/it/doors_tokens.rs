@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::edge::{Caller, create};
 use crate::harness::gateway::run;
 use crate::harness::postgres::cluster;
-use crate::harness::{Answer, Gateway, Redis, RedisOptions, Stopwatch};
+use crate::harness::{Answer, Gateway, Redis, RedisOptions, Stopwatch, eventually};
 
 /// A text in the arguments, labels and names of everything that belongs to others.
 const SECRET: &str = "foreign-secret";
@@ -372,7 +372,7 @@ async fn a_word_of_one_namespace_blocks_nobody_elses() {
     let theirs = submit(&other, &body).await.expect(202)["task_id"].clone();
     assert_ne!(theirs, first, "another namespace, another word");
     let path = format!("/v1/tasks/{}", theirs.as_str().expect("an id"));
-    crate::harness::eventually("the other's task passes its limit", async || {
+    eventually("the other's task passes its limit", async || {
         (other.get(&path).await.expect(200)["phase"] == "queued").then_some(())
     })
     .await;
@@ -398,6 +398,35 @@ async fn a_word_of_one_namespace_blocks_nobody_elses() {
     let (a, b, c) = (key(&one).await, key(&same).await, key(&other).await);
     assert_eq!(a.expect(202)["task_id"], b.expect(202)["task_id"]);
     assert_ne!(a.expect(202)["task_id"], c.expect(202)["task_id"]);
+}
+
+#[tokio::test]
+async fn a_newer_task_drops_only_those_that_its_token_sees() {
+    let guarded = Guarded::start();
+    let whole = guarded.token(&["--name", "whole", "--scope", "submit,read", "--namespace", "shop"]);
+    let limited =
+        guarded.token(&["--name", "tenant", "--scope", "submit,read", "--namespace", "shop", "--tasks", "mine.*"]);
+    let body = |name: &str| {
+        json!({"task": name, "queue": "nobody",
+        "limits": [{"key": "refresh", "max": 1, "on_limit": "drop-oldest"}]})
+    };
+    let submit = async |caller: &Caller, name: &str| {
+        let id = caller.post("/v1/tasks", &body(name)).await.expect(202)["task_id"].clone();
+        format!("/v1/tasks/{}", id.as_str().expect("an id"))
+    };
+    let state = async |path: &str| whole.get(path).await.expect(200)["phase"].clone();
+    let first = submit(&limited, "mine.work").await;
+    eventually("it is under way", async || (state(&first).await == "queued").then_some(())).await;
+    let theirs = submit(&whole, "theirs.work").await;
+    let older = submit(&limited, "mine.work").await;
+    eventually("both wait at the key", async || {
+        (state(&theirs).await == "held" && state(&older).await == "held").then_some(())
+    })
+    .await;
+    submit(&limited, "mine.work").await;
+    assert_eq!((state(&older).await, state(&theirs).await), (json!("revoked"), json!("held")));
+    let newest = submit(&whole, "theirs.work").await;
+    assert_eq!((state(&theirs).await, state(&newest).await), (json!("revoked"), json!("held")), "this one sees all");
 }
 
 #[tokio::test]
