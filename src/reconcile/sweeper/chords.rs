@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use futures_util::future::try_join_all;
 use tracing::warn;
 
 use super::{PAGE, Sweeper, Trouble};
@@ -10,6 +11,9 @@ use celery::chord::Part;
 use celery::exception::Exception;
 use celery::task::{GroupId, Phase, json};
 use ledger::{EdgeKind, Group, GroupMember};
+
+/// Chords that are rebuilt at the same time: nothing is queued again before all are rebuilt.
+const AT_ONCE: usize = 8;
 
 impl Sweeper {
     /// Restores the chords of all unfinished canvases.
@@ -22,18 +26,24 @@ impl Sweeper {
             let Some(last) = waiting.last() else { return Ok(()) };
             after = last.no;
             let numbers: Vec<i64> = waiting.iter().map(|task| task.no).collect();
-            for before in self.ledger.predecessors(&numbers).await? {
-                let Some(group) = before.task.group_id.filter(|_| before.kind == EdgeKind::Next) else { continue };
-                if done.insert(group.clone()) {
-                    match self.rebuild_chord(&group).await {
-                        // A key of the wrong type must not prevent the repair of other chords.
-                        Err(Trouble::Redis(error)) if error.is_refusal() => {
-                            warn!(group.id = %group, error = %error, "chord {group} cannot be rebuilt: {error}");
-                        }
-                        other => other?,
-                    }
-                }
+            let before = self.ledger.predecessors(&numbers).await?.into_iter();
+            let headers =
+                before.filter(|before| before.kind == EdgeKind::Next).filter_map(|before| before.task.group_id);
+            let new: Vec<GroupId> = headers.filter(|group| done.insert(group.clone())).collect();
+            for some in new.chunks(AT_ONCE) {
+                try_join_all(some.iter().map(|group| self.rebuild_unless_refused(group))).await?;
             }
+        }
+    }
+
+    /// A key of the wrong type must not prevent the repair of other chords.
+    async fn rebuild_unless_refused(&self, group: &GroupId) -> Result<(), Trouble> {
+        match self.rebuild_chord(group).await {
+            Err(Trouble::Redis(error)) if error.is_refusal() => {
+                warn!(group.id = %group, error = %error, "chord {group} cannot be rebuilt: {error}");
+                Ok(())
+            }
+            other => other,
         }
     }
 
