@@ -203,6 +203,22 @@ async fn a_loss_is_noticed_within_two_seconds() {
 }
 
 #[tokio::test]
+async fn what_redis_loses_between_two_checks_is_queued_again() {
+    let mut env = without_worker("");
+    let mut ids = submit_some(&env, 1).await;
+    // A check comes once a second, so in most of these rounds none comes between the snapshot and its restoration.
+    for round in 0..5 {
+        each_has_one_message(&env, &ids, &format!("before round {round}")).await;
+        let snapshot = env.redis.snapshot();
+        let late = submit_some(&env, 1).await;
+        each_has_one_message(&env, &late, "before the restoration").await;
+        env.redis.restore(&snapshot);
+        ids.extend(late);
+        each_has_one_message(&env, &ids, &format!("after round {round}")).await;
+    }
+}
+
+#[tokio::test]
 async fn old_messages_that_come_back_do_not_run_unreported() {
     let mut env = without_worker("");
     let done = submit_some(&env, 6).await;

@@ -1,8 +1,11 @@
 //! Detects data loss in Redis by a number there that is incremented every second: if it is missing or lower than before, Redis has lost
-//! data, and the ledger's view of it is in doubt. The time of the loss is stored in Redis, so that the next sweeper knows of a loss that
-//! this one could not repair.
+//! data, and the ledger's view of it is in doubt. If the number is as expected but another process answers, Redis was restarted or another
+//! node took over: then only what was written since the last increment may be lost. The time of the loss is stored in Redis, so that the
+//! next sweeper knows of a loss that this one could not repair.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
@@ -11,24 +14,39 @@ use super::{Sweeper, TICK, Trouble};
 use broker::Epoch;
 use runtime::clock::{self, Time};
 
-/// How many numbers are remembered whose write may or may not have happened, while Redis did not answer.
+/// How many numbers are remembered whose write may or may not have happened, while Redis did not answer, and how many processes of Redis.
 const ATTEMPTS: usize = 100;
+/// A message may be pushed this much later than the ledger says, and replicas' clocks differ.
+const SLACK: Duration = Duration::from_secs(2);
 
 /// When Redis lost data: between the last check that it was complete and the first that it was not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Loss {
     pub good_at: Time,
     pub noticed_at: Time,
+    /// Whether everything is still there that was there at the last check.
+    pub is_partial: bool,
 }
 
 impl Loss {
+    /// Whether it explains that a message is missing that was put into Redis at `since`. If a worker never reports what it takes (`mute`),
+    /// that worker may have taken a message that came after the last good check.
+    pub fn explains(self, since: Time, mute: bool) -> bool {
+        let until = if mute { self.good_at } else { self.noticed_at };
+        let is_kept = self.is_partial && (mute || since < self.good_at.minus(SLACK));
+        since <= until && !is_kept
+    }
+
     fn text(self) -> String {
-        format!("{}:{}", self.good_at.0, self.noticed_at.0)
+        let partial = if self.is_partial { ":partial" } else { "" };
+        format!("{}:{}{partial}", self.good_at.0, self.noticed_at.0)
     }
 
     fn read(text: &str) -> Option<Self> {
-        let (good, noticed) = text.split_once(':')?;
-        Some(Self { good_at: Time(good.parse().ok()?), noticed_at: Time(noticed.parse().ok()?) })
+        let mut parts = text.split(':');
+        let mut time = || parts.next()?.parse().ok().map(Time);
+        let (good_at, noticed_at) = (time()?, time()?);
+        Some(Self { good_at, noticed_at, is_partial: parts.next().is_some() })
     }
 }
 
@@ -62,8 +80,21 @@ struct Expected {
     attempts: Vec<String>,
     /// When it was last found as expected.
     good_at: Option<Time>,
+    /// The processes of Redis that answered: behind a proxy there may be several.
+    processes: HashSet<String>,
     /// Whether the last loss is known or stored.
     is_noted: bool,
+}
+
+impl Expected {
+    /// Whether this process of Redis has taken the place of another one.
+    fn is_restarted(&mut self, process: String) -> bool {
+        let is_first = self.processes.is_empty();
+        if self.processes.len() >= ATTEMPTS {
+            self.processes.clear();
+        }
+        self.processes.insert(process) && !is_first
+    }
 }
 
 impl Sweeper {
@@ -89,11 +120,16 @@ impl Sweeper {
                 return Err(error.into());
             }
         };
+        // Read after the increment: if Redis is restarted in between, the next increment is compared with this one.
+        let process = self.broker.process().await.unwrap_or_default();
+        let is_restarted = process.is_some_and(|process| expected.is_restarted(process));
         // If Redis was emptied while no sweeper ran, only the end of that time is known.
-        let loss = Loss { good_at: expected.good_at.unwrap_or(now), noticed_at: now };
+        let loss = Loss { good_at: expected.good_at.unwrap_or(now), noticed_at: now, is_partial: false };
         match found {
-            Epoch::Kept => {}
-            Epoch::Other(ref other) if expected.attempts.contains(other) => {}
+            Epoch::Kept => self.heed_process(is_restarted, loss, expected, doubt).await?,
+            Epoch::Other(ref other) if expected.attempts.contains(other) => {
+                self.heed_process(is_restarted, loss, expected, doubt).await?;
+            }
             Epoch::Other(ref other) if is_newer(other, &expected.number) => {
                 debug!("another replica has incremented the epoch meanwhile");
             }
@@ -118,6 +154,22 @@ impl Sweeper {
             expected.is_noted = true;
         }
         Ok(())
+    }
+
+    /// A Redis that was restarted, or another node that took over, has what it had at the last check, but maybe not what came since.
+    async fn heed_process(
+        &self,
+        is_restarted: bool,
+        loss: Loss,
+        expected: &mut Expected,
+        doubt: &Doubt,
+    ) -> Result<(), Trouble> {
+        if !is_restarted {
+            return Ok(());
+        }
+        info!("another process of Redis answers, which may have lost the latest data: checking every task");
+        self.lost(Loss { is_partial: true, ..loss }, expected, doubt);
+        Ok(self.broker.end_life().await?)
     }
 
     fn lost(&self, loss: Loss, expected: &mut Expected, doubt: &Doubt) {
@@ -164,8 +216,35 @@ mod tests {
 
     #[test]
     fn a_loss_reads_back_as_it_was_written_down() {
-        let loss = Loss { good_at: Time(5), noticed_at: Time(9) };
-        assert_eq!(Loss::read(&loss.text()), Some(loss));
+        for is_partial in [false, true] {
+            let loss = Loss { good_at: Time(5), noticed_at: Time(9), is_partial };
+            assert_eq!(Loss::read(&loss.text()), Some(loss));
+        }
         assert_eq!(Loss::read("yesterday"), None);
+    }
+
+    #[test]
+    fn a_loss_explains_what_came_before_it_and_a_partial_one_only_the_latest() {
+        let second = |second: i64| Time(second * 1_000_000);
+        let loss = Loss { good_at: second(50), noticed_at: second(53), is_partial: false };
+        let partial = Loss { is_partial: true, ..loss };
+        for (at, mute, whole, latest) in [
+            (1, false, true, false),
+            (49, false, true, true),
+            (52, false, true, true),
+            (54, false, false, false),
+            (49, true, true, false),
+            (52, true, false, false),
+        ] {
+            let found = (loss.explains(second(at), mute), partial.explains(second(at), mute));
+            assert_eq!(found, (whole, latest), "queued at {at}, mute workers: {mute}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_was_never_seen_has_been_restarted() {
+        let mut expected = Expected::default();
+        let seen = ["a", "a", "b", "a", "b", "c"].map(|process| expected.is_restarted(process.to_owned()));
+        assert_eq!(seen, [false, false, true, false, false, true]);
     }
 }

@@ -73,7 +73,7 @@ impl Sweeper {
         let reached = reached(task);
         let since = found.since(task);
         let is_queued = reached == Reached::Queue;
-        let silent = is_queued && !fleet.silent_takers(task, since).is_empty();
+        let mute = is_queued && fleet.has_mute_taker(task, since);
         let may_keep = fleet.may_hold_unseen(task, task.received_at.or(task.queued_at).unwrap_or(since), &patience);
         let busy_solo = is_queued && fleet.may_run_at_solo(task, &patience);
         Evidence {
@@ -82,7 +82,7 @@ impl Sweeper {
             taker: self.taker(task, found),
             held: fleet.may_have(task, &patience) || may_keep || busy_solo,
             answered: fleet.answered_for(task, &patience),
-            loss: state.lost_since(since, silent),
+            loss: state.lost_since(since, mute),
             goes_on: asked.going_on.contains_key(&task.id),
             idle: fleet.is_idle_owner(task),
             may_have_run: fleet.may_have_run_at_solo(task, &patience),

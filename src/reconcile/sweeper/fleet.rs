@@ -10,7 +10,7 @@ use crate::reconcile::workers::is_online;
 use broker::{Lists, Replies, Request};
 use celery::task::json::{self, Fields};
 use ledger::change::is_unheard;
-use ledger::{SharedLedger, Task, Worker};
+use ledger::{SharedLedger, Task, Worker, WorkerFacts};
 use runtime::clock::{self, Time};
 
 /// How long workers may take to answer.
@@ -235,6 +235,13 @@ impl Fleet {
             serves(worker, task) && since <= worker.seen_at.plus(HEARTBEATS * 2) && worker.facts.tells != Some(true)
         };
         self.workers.values().filter(may_have).map(|worker| worker.hostname.as_str()).collect()
+    }
+
+    /// Whether a worker may have taken it that never sends events, as far as known. Of one that was heard it is only unknown whether it
+    /// has begun to tell of tasks.
+    pub fn has_mute_taker(&self, task: &Task, since: Time) -> bool {
+        let is_mute = |facts: &WorkerFacts| facts.tells == Some(false) || facts.heard_at.is_none();
+        self.silent_takers(task, since).into_iter().any(|name| is_mute(&self.workers[name].facts))
     }
 
     /// Whether the worker sends heartbeats in time.

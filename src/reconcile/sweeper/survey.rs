@@ -122,10 +122,9 @@ impl State {
         Instant::now() <= self.suspicious_until
     }
 
-    /// Whether Redis lost data after a message was put into it at `since`. If a worker takes messages without reporting it, a message put
-    /// in between the last good check and the loss may also have been taken.
-    pub fn lost_since(&self, since: Time, silent: bool) -> bool {
-        self.loss.is_some_and(|loss| since <= if silent { loss.good_at } else { loss.noticed_at })
+    /// As [`Loss::explains`].
+    pub fn lost_since(&self, since: Time, mute: bool) -> bool {
+        self.loss.is_some_and(|loss| loss.explains(since, mute))
     }
 
     pub fn acks_late(&self, task: &Task) -> bool {

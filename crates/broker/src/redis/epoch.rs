@@ -51,6 +51,15 @@ impl Broker {
         found.ok_or_else(|| Error::Unexpected("Redis was emptied just now".to_owned()))
     }
 
+    /// The id of the server's process, which a restart or another node changes. `None` if the server does not tell it.
+    ///
+    /// # Errors
+    /// Those of Redis.
+    pub async fn process(&self) -> Result<Option<String>, Error> {
+        let info: String = self.link.call(redis::cmd("INFO").arg("server")).await?;
+        Ok(info.lines().find_map(|line| line.strip_prefix("run_id:")).map(ToOwned::to_owned))
+    }
+
     /// Ends an incarnation that came back with an older copy of the data.
     pub async fn end_life(&self) -> Result<(), Error> {
         self.link.call(redis::cmd("DEL").arg(self.keys.prefixed("taskgate.life"))).await
