@@ -117,12 +117,26 @@ impl HandOver {
             until: UniqueWhile::Seconds(MEMORY.as_secs_f64() * 2.0),
             on_conflict: OnConflict::Join,
         });
-        // The catalog names this task, so it may be submitted even if clients may not.
-        let request =
-            SubmitRequest { trusted: true, token: task.options.token.clone(), ..SubmitRequest::new(submission) };
-        let told = self.gateway.submit(request).await?;
-        if let Some(id) = told.task_id.filter(|_| !told.joined) {
-            info!(task.id = %task.id, "task {} failed for good, its on_failure task is {id}", task.id);
+        // The catalog names this task, so it may be submitted even if clients may not; the rules of its own entry hold.
+        let request = SubmitRequest {
+            trusted: true,
+            whole: true,
+            token: task.options.token.clone(),
+            ..SubmitRequest::new(submission)
+        };
+        match self.gateway.submit(request).await {
+            Ok(told) => {
+                if let Some(id) = told.task_id.filter(|_| !told.joined) {
+                    info!(task.id = %task.id, "task {} failed for good, its on_failure task is {id}", task.id);
+                }
+            }
+            // It would be refused again.
+            Err(SubmitError::Invalid(wrong)) => {
+                let why =
+                    wrong.first().map_or_else(String::new, |wrong| format!("{}: {}", wrong.pointer, wrong.detail));
+                warn!(task.id = %task.id, "the on_failure task of task {} does not fit its catalog entry: {why}", task.id);
+            }
+            Err(error) => return Err(error.into()),
         }
         self.done.add(&task.id);
         Ok(())

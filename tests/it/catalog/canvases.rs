@@ -70,6 +70,12 @@ on_failure = { task = "demo.echo", queue = "celery" }
 [tasks.body]
 type = "object"
 properties.kind = { type = "string" }
+
+[[tasks]]
+name = "demo.mul"
+args = ["{value}"]
+endpoint = "POST /fails/{value}"
+on_failure = { task = "demo.identity", args = ["forbidden"] }
 "#;
 
 fn environment() -> crate::harness::environment::Lent<Box<Harness>> {
@@ -141,6 +147,17 @@ async fn a_task_that_failed_for_good_is_handed_over_once() {
     assert_eq!(args[1]["type"], "ValueError", "{args}");
     let of_first = env.http.get(&format!("/v1/tasks?task=demo.echo&q={first}")).await.expect(200);
     assert_eq!(of_first["tasks"], json!([]), "the first attempt was retried");
+}
+
+#[tokio::test]
+async fn what_the_entry_of_an_on_failure_task_refuses_is_not_submitted() {
+    let env = environment();
+    let accepted = env.http.post("/fails/once", &json!({})).await.expect(202);
+    let failed = accepted["task_id"].as_str().expect("an id");
+    env.finished(failed).await;
+    let refused = format!("the on_failure task of task {failed} does not fit its catalog entry: /args/0");
+    eventually("the log says why", async || env.gateway.log().contains(&refused).then_some(())).await;
+    assert_eq!(env.http.get("/v1/tasks?task=demo.identity").await.expect(200)["tasks"], json!([]));
 }
 
 /// The ended tasks that received this task's id.
