@@ -83,7 +83,7 @@ impl Doubt {
     pub fn sentence(self, about: &str, id: &str) -> String {
         let what = match self {
             Self::Worker => {
-                format!("whether {about} still has it is not known: it reported taking it, and does not answer")
+                format!("whether {about} still has it is not known: it took the message, and does not answer")
             }
             Self::Unacknowledged => {
                 format!("{about} lives, says that it does not have it, and has not acknowledged its message")

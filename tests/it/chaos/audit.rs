@@ -140,7 +140,7 @@ async fn settled(world: &mut World, http: &Http, figures: &mut Figures) -> HashM
         if journal > written {
             (until, written) = (Instant::now() + SETTLED, journal);
         }
-        if asked_at.elapsed() > SUSPENDED && is_suspended(http).await {
+        if asked_at.elapsed() > SUSPENDED && is_left_to_a_person(http, left).await {
             asked_at = Instant::now();
             figures.by_hand += run_again(world, http).await;
         }
@@ -157,11 +157,13 @@ async fn settled(world: &mut World, http: &Http, figures: &mut Figures) -> HashM
     }
 }
 
-/// Whether the gateway leaves the decision about many tasks to a person.
-async fn is_suspended(http: &Http) -> bool {
+/// Whether the gateway leaves a decision to a person: about many tasks that would run again at once, or about all tasks that are left,
+/// because nobody knows what became of them.
+async fn is_left_to_a_person(http: &Http, left: Left) -> bool {
     let incidents = http.get("/v1/incidents").await.expect(200);
     let incidents = incidents["incidents"].as_array().cloned().unwrap_or_default();
-    incidents.iter().any(|incident| incident["kind"] == "repair-suspended")
+    let open = |kind: &str| incidents.iter().filter(|incident| incident["kind"] == kind).count();
+    open("repair-suspended") > 0 || (left.messages == 0 && left.unfinished > 0 && open("undecided") >= left.unfinished)
 }
 
 /// Decides as an operator would who knows that workers were killed. What a worker has, or what others sent, is refused.
