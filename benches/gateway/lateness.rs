@@ -32,7 +32,9 @@ pub async fn measure(bench: &mut Bench) {
     bench.renew();
     fast(bench).await;
     bench.renew();
-    ends(bench).await;
+    ends(bench, false).await;
+    bench.renew();
+    ends(bench, true).await;
     bench.renew();
 }
 
@@ -140,9 +142,12 @@ fn lateness(mut times: Vec<(i64, i64)>, interval: i64) -> Vec<Duration> {
     late
 }
 
-/// The next one may go when a worker says that the one before has ended.
-async fn ends(bench: &mut Bench) {
+/// The next one may go when a worker says that the one before has ended. The ends of the keys come one after the other, or (`at_once`) all
+/// together.
+async fn ends(bench: &mut Bench, at_once: bool) {
     let (keys, each) = ALONE;
+    let apart = if at_once { Duration::ZERO } else { RUNS / keys as u32 };
+    let mut taken = 0;
     let mut worker = Played::on(bench, "alone").await;
     let of = submitted(bench, "alone", keys, each, |key| json!({"key": key, "max": 1})).await;
     let told: Arc<Mutex<HashMap<usize, Instant>>> = Arc::default();
@@ -154,18 +159,18 @@ async fn ends(bench: &mut Bench) {
             late.push(arrived - told);
         }
         let (mut teller, told) = (worker.teller(), Arc::clone(&told));
+        // The first tasks of all keys start together.
+        let more = if taken < keys { apart * taken as u32 } else { Duration::ZERO };
+        taken += 1;
         tokio::spawn(async move {
             teller.received(&id).await;
-            tokio::time::sleep(RUNS).await;
+            tokio::time::sleep(RUNS + more).await;
             told.lock().await.insert(key, Instant::now());
             teller.ended(&id).await;
         });
     }
-    note(
-        bench,
-        &format!("{keys} keys, one task of each under way, an end each {} ms", RUNS.as_millis() / keys as u128),
-        &late,
-    );
+    let when = if at_once { "all at first at once".to_owned() } else { format!("each {} ms", apart.as_millis()) };
+    note(bench, &format!("{keys} keys, one task of each under way, an end {when}"), &late);
 }
 
 fn span(micros: i64) -> Duration {
