@@ -43,6 +43,8 @@ async fn what_is_accepted_while_rabbitmq_is_away_is_published_when_it_is_back() 
     has_arrived(&env, &before).await;
     // A gateway that has not heard the confirmation publishes once more.
     env.in_phase(&before, "queued").await;
+    // RabbitMQ writes the definition of a durable queue to its disk up to two seconds after it has confirmed it.
+    rabbit(&env).node().control(&["eval", "mnesia:sync_log()."]);
     env.rabbit.as_mut().expect("it was asked for").node_mut().kill();
     let mut waiting = Vec::new();
     for n in 0..20 {
