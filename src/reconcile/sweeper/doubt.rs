@@ -50,22 +50,60 @@ impl Loss {
     }
 }
 
+/// The last loss of everything since some time, and the last partial one after it: what the first one took may not be repaired yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Losses {
+    whole: Option<Loss>,
+    partial: Option<Loss>,
+}
+
+impl Losses {
+    fn add(&mut self, loss: Loss) {
+        if loss.is_partial {
+            self.partial = Some(loss);
+        } else {
+            *self = Self { whole: Some(loss), partial: None };
+        }
+    }
+
+    fn iter(self) -> impl Iterator<Item = Loss> {
+        self.whole.into_iter().chain(self.partial)
+    }
+
+    /// Whether one of them explains it: see [`Loss::explains`].
+    pub fn explain(self, since: Time, mute: bool) -> bool {
+        self.iter().any(|loss| loss.explains(since, mute))
+    }
+
+    /// `None` if there are none.
+    fn text(self) -> Option<String> {
+        let texts: Vec<String> = self.iter().map(Loss::text).collect();
+        (!texts.is_empty()).then(|| texts.join(" "))
+    }
+
+    fn read(text: &str) -> Self {
+        let mut losses = Self::default();
+        text.split(' ').filter_map(Loss::read).for_each(|loss| losses.add(loss));
+        losses
+    }
+}
+
 /// Shared by the loops: since when Redis's data is in doubt.
 #[derive(Default)]
 pub(super) struct Doubt {
-    loss: Mutex<Option<Loss>>,
+    losses: Mutex<Losses>,
     changed: Notify,
 }
 
 impl Doubt {
     pub fn raise(&self, loss: Loss) {
-        *self.loss.lock().expect("nothing panics under this lock") = Some(loss);
+        self.losses.lock().expect("nothing panics under this lock").add(loss);
         self.changed.notify_one();
     }
 
-    /// The last known loss of data.
-    pub fn since(&self) -> Option<Loss> {
-        *self.loss.lock().expect("nothing panics under this lock")
+    /// The last known losses of data.
+    pub fn since(&self) -> Losses {
+        *self.losses.lock().expect("nothing panics under this lock")
     }
 
     pub async fn raised(&self) {
@@ -177,12 +215,12 @@ impl Sweeper {
         expected.is_noted = false;
     }
 
-    /// Stores the loss, or reads the one that an earlier sweeper stored.
+    /// Stores the losses, or reads those that an earlier sweeper stored.
     async fn note_loss(&self, doubt: &Doubt) -> Result<(), Trouble> {
-        if let Some(loss) = doubt.since() {
-            self.broker.note_loss(&loss.text()).await?;
-        } else if let Some(loss) = self.broker.last_loss().await?.as_deref().and_then(Loss::read) {
-            doubt.raise(loss);
+        if let Some(text) = doubt.since().text() {
+            self.broker.note_loss(&text).await?;
+        } else if let Some(text) = self.broker.last_loss().await? {
+            Losses::read(&text).iter().for_each(|loss| doubt.raise(loss));
         }
         Ok(())
     }
@@ -221,6 +259,22 @@ mod tests {
             assert_eq!(Loss::read(&loss.text()), Some(loss));
         }
         assert_eq!(Loss::read("yesterday"), None);
+    }
+
+    #[test]
+    fn a_partial_loss_does_not_hide_what_a_whole_one_took_before() {
+        let loss = |at: i64, is_partial| Loss { good_at: Time(at), noticed_at: Time(at + 1), is_partial };
+        let hour = 3_600 * 1_000_000;
+        let mut losses = Losses::default();
+        assert_eq!(losses.text(), None);
+        losses.add(loss(hour, false));
+        losses.add(loss(3 * hour, true));
+        assert!(losses.explain(Time(hour), false) && losses.explain(Time(3 * hour), false));
+        assert!(!losses.explain(Time(2 * hour), false), "it was there at the restart");
+        assert_eq!(Losses::read(&losses.text().unwrap()), losses);
+        losses.add(loss(4 * hour, false));
+        assert!(losses.explain(Time(2 * hour), false));
+        assert_eq!(losses.partial, None, "the whole one covers it");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use metrics::counter;
 use tokio::time::Instant;
 
 use super::absence::{self, Absences, Absent};
-use super::doubt::{Doubt, Loss};
+use super::doubt::{Doubt, Losses};
 use super::evidence::Found;
 use super::fleet::Fleet;
 use super::leases::Unclear;
@@ -50,8 +50,8 @@ pub(super) struct State {
     /// At this time lists are read in any case.
     read_anyway: Instant,
     suspicious_until: Instant,
-    /// The last loss of data that was handled.
-    loss: Option<Loss>,
+    /// The last losses of data that were handled.
+    losses: Losses,
     /// Whether Redis's data may be older than the ledger's.
     resurrected: bool,
     walk: Walk,
@@ -96,7 +96,7 @@ impl State {
             next_scan: now,
             read_anyway: now + READ_ANYWAY,
             suspicious_until: now + SUSPICION,
-            loss: None,
+            losses: Losses::default(),
             resurrected: true,
             walk: Walk::default(),
             late: VecDeque::new(),
@@ -110,8 +110,8 @@ impl State {
 
     fn heed(&mut self, doubt: &Doubt) {
         let since = doubt.since();
-        if since != self.loss {
-            self.loss = since;
+        if since != self.losses {
+            self.losses = since;
             self.resurrected = true;
             self.walk = Walk::default();
             self.suspicious_until = Instant::now() + SUSPICION;
@@ -122,9 +122,9 @@ impl State {
         Instant::now() <= self.suspicious_until
     }
 
-    /// As [`Loss::explains`].
+    /// As [`Losses::explain`].
     pub fn lost_since(&self, since: Time, mute: bool) -> bool {
-        self.loss.is_some_and(|loss| loss.explains(since, mute))
+        self.losses.explain(since, mute)
     }
 
     pub fn acks_late(&self, task: &Task) -> bool {
