@@ -140,7 +140,7 @@ async fn settled(world: &mut World, http: &Http, figures: &mut Figures) -> HashM
         if journal > written {
             (until, written) = (Instant::now() + SETTLED, journal);
         }
-        if asked_at.elapsed() > SUSPENDED && is_left_to_a_person(http, left).await {
+        if asked_at.elapsed() > SUSPENDED && is_left_to_a_person(world, http).await {
             asked_at = Instant::now();
             figures.by_hand += run_again(world, http).await;
         }
@@ -157,13 +157,17 @@ async fn settled(world: &mut World, http: &Http, figures: &mut Figures) -> HashM
     }
 }
 
-/// Whether the gateway leaves a decision to a person: about many tasks that would run again at once, or about all tasks that are left,
-/// because nobody knows what became of them.
-async fn is_left_to_a_person(http: &Http, left: Left) -> bool {
+/// Whether the gateway leaves a decision to a person: about many tasks that would run again at once, or about each task that is left,
+/// because nobody knows what became of it.
+async fn is_left_to_a_person(world: &World, http: &Http) -> bool {
     let incidents = http.get("/v1/incidents").await.expect(200);
     let incidents = incidents["incidents"].as_array().cloned().unwrap_or_default();
-    let open = |kind: &str| incidents.iter().filter(|incident| incident["kind"] == kind).count();
-    open("repair-suspended") > 0 || (left.messages == 0 && left.unfinished > 0 && open("undecided") >= left.unfinished)
+    let about =
+        |kind: &str, subject: &str| incidents.iter().any(|open| open["kind"] == kind && open["subject"] == subject);
+    let left = "select t.task_id from taskgate.tasks t where t.finished_at is null and t.phase <> 'waiting'";
+    let left = tokio::task::block_in_place(|| postgres::query(&world.database, left));
+    incidents.iter().any(|open| open["kind"] == "repair-suspended")
+        || (!left.is_empty() && left.lines().all(|id| about("undecided", id)))
 }
 
 /// Decides as an operator would who knows that workers were killed. What a worker has, or what others sent, is refused.
